@@ -1,0 +1,91 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	awsconfig "github.com/aws/aws-sdk-go-v2/config"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/chandler-k8s/chandler/config"
+	"github.com/chandler-k8s/chandler/hostfiles"
+	"github.com/chandler-k8s/chandler/leader"
+	"github.com/chandler-k8s/chandler/leader/clusterstatus"
+	"github.com/chandler-k8s/chandler/node"
+	"github.com/chandler-k8s/chandler/node/identity"
+)
+
+func clusterStatusTask(cfg config.ClusterStatus, region func() string, reg prometheus.Registerer) ([]newTask, error) {
+	metrics, err := clusterstatus.NewMetrics(reg)
+	if err != nil {
+		return nil, err
+	}
+	return []newTask{func(term leader.Term) (leader.Task, error) { return newClusterStatus(cfg, region, metrics, term) }}, nil
+}
+
+func newClusterStatus(cfg config.ClusterStatus, region func() string, metrics *clusterstatus.Metrics, term leader.Term) (leader.Task, error) {
+	// Reads variables and files; the first use of the credentials asks AWS.
+	own, err := awsconfig.LoadDefaultConfig(context.Background())
+	if err != nil {
+		return nil, fmt.Errorf("load AWS configuration: %w", err)
+	}
+	if cfg.Region != "" {
+		own.Region = cfg.Region
+	}
+	o := statusOptions(cfg)
+	o.AWS, o.Region, o.Metrics = own, region, metrics
+	return clusterstatus.New(term, o)
+}
+
+// statusOptions is what of the configuration concerns the task.
+func statusOptions(cfg config.ClusterStatus) clusterstatus.Options {
+	o := clusterstatus.Options{
+		Interval: time.Duration(cfg.Seconds) * time.Second, DryRun: cfg.DryRun,
+		Metric:    clusterstatus.Metric{Namespace: cfg.Metric.Namespace, Name: cfg.Metric.Name},
+		PerTarget: cfg.PerTarget.Enabled, Ratio: cfg.PerTarget.Ratio,
+	}
+	for _, d := range cfg.Metric.Dimensions {
+		o.Metric.Dimensions = append(o.Metric.Dimensions, clusterstatus.Dimension{Name: d.Name, Value: d.Value})
+	}
+	for _, t := range cfg.Targets {
+		o.Targets = append(o.Targets, clusterstatus.Target{
+			Kind: t.Kind, Namespace: t.Namespace, Name: t.Name, Selector: t.Selector, AllowEmpty: t.AllowEmpty,
+			Mode: clusterstatus.Mode(t.Mode), Count: t.Count, Percentage: t.Percentage, Within: t.Within.Duration,
+		})
+	}
+	return o
+}
+
+// ErrNoAlarm is returned by Alarm for a configuration without a metric.
+var ErrNoAlarm = errors.New("leader.clusterStatus names no metric: give metric.namespace and metric.name")
+
+// AlarmFormats lists the formats of Alarm.
+func AlarmFormats() []string { return clusterstatus.Formats() }
+
+// Alarm prints the CloudWatch alarm and the IAM policy that go with a
+// configuration, in one of AlarmFormats. It calls nothing.
+func Alarm(out io.Writer, cfg *config.Config, format string) error {
+	if cfg.Leader.ClusterStatus.Metric.Namespace == "" || cfg.Leader.ClusterStatus.Metric.Name == "" {
+		return ErrNoAlarm
+	}
+	return clusterstatus.Alarm(out, statusOptions(cfg.Leader.ClusterStatus), format)
+}
+
+// region returns a function for the region that the node is in: the configured
+// one, or else the one that our own node half has published. Without a node half,
+// and so without a dir, it is the configured one alone.
+func (p *process) region(cfg *config.Config, dir *hostfiles.Dir) func() string {
+	return func() string {
+		if cfg.Identity.Region != "" || dir == nil {
+			return cfg.Identity.Region
+		}
+		facts, err := node.Previous(dir)
+		if err != nil {
+			p.Log.Warn("region of the node not read", "err", err)
+		}
+		return facts.Value(identity.Region)
+	}
+}

@@ -1,0 +1,27 @@
+package config
+
+// Identity states facts that win over every discovered one. Each is independent
+// of the other.
+type Identity struct {
+	// ClusterID is what the cluster is called, e.g. "prod-eu-7x2kq". Empty means
+	// discover it: see package node/identity for the order of sources.
+	ClusterID string `json:"clusterID"`
+	// Region is the AWS region, e.g. "eu-west-1". Empty means discover it.
+	Region string `json:"region"`
+}
+
+var (
+	// Package node/identity holds discovered IDs to the same shape.
+	clusterIDRule = newRule(`^[A-Za-z0-9][A-Za-z0-9._:/@+-]*$`, 128,
+		"want at most 128 letters, digits and ._:/@+- beginning with a letter or digit: shells source it and Prometheus has it as a label")
+	regionRule = newRule(`^[a-z]{2,4}(-[a-z]+)+-[0-9]{1,2}$`, 32, `want an AWS region, such as "eu-west-1" or "us-gov-east-1"`)
+)
+
+func (i Identity) validate(path string, ps *problems) {
+	if i.ClusterID != "" {
+		ps.matches(path+".clusterID", i.ClusterID, clusterIDRule)
+	}
+	if i.Region != "" {
+		ps.matches(path+".region", i.Region, regionRule)
+	}
+}

@@ -1,0 +1,307 @@
+package hostfiles_test
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"github.com/chandler-k8s/chandler/hostfiles"
+)
+
+const ownProcessVariable = "HOSTFILES_TEST_OWN_PROCESS"
+
+// inOwnProcess runs the calling test once more, in a process with these
+// attributes, and passes its outcome on. It reports whether this is that
+// process: the test goes on only if so.
+func inOwnProcess(t *testing.T, attributes *syscall.SysProcAttr) bool {
+	t.Helper()
+	if os.Getenv(ownProcessVariable) == t.Name() {
+		return true
+	}
+	cmd := exec.Command(os.Args[0], "-test.v", "-test.run=^"+t.Name()+"$")
+	cmd.Env = append(os.Environ(), ownProcessVariable+"="+t.Name())
+	cmd.SysProcAttr = attributes
+	out, err := cmd.CombinedOutput()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		t.Skipf("such a process is not permitted here: %v", err)
+	}
+	if t.Logf("%s", out); err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(string(out), "--- SKIP") {
+		t.Skip("skipped there")
+	}
+	return false
+}
+
+// withMounts lets a test mount file systems that end with its process, also
+// as an ordinary user.
+func withMounts() *syscall.SysProcAttr {
+	return &syscall.SysProcAttr{
+		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS,
+		UidMappings: []syscall.SysProcIDMap{{HostID: os.Geteuid(), Size: 1}},
+		GidMappings: []syscall.SysProcIDMap{{HostID: os.Getegid(), Size: 1}},
+	}
+}
+
+func mountMemory(t *testing.T, options string) (dir string) {
+	t.Helper()
+	dir = t.TempDir()
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, options); err != nil {
+		t.Skipf("mounting is not permitted here: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(dir, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
+}
+
+func sized(n int) []hostfiles.File {
+	return []hostfiles.File{file("a", strings.Repeat("a", n)), file("b", strings.Repeat("b", n)), file("c", "c")}
+}
+
+// expectIntact checks that the old set is there, whole, and nothing else.
+func expectIntact(t *testing.T, d *hostfiles.Dir, dir string, old []hostfiles.File) {
+	t.Helper()
+	want := []string{"..data", "GEN"}
+	for _, f := range old {
+		want = append(want, f.Name)
+	}
+	diff(t, "names", want, names(t, dir, "set"))
+	files, err := d.Read("set")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, f := range files {
+		if i >= len(old) || f.Name != old[i].Name || string(f.Data) != string(old[i].Data) {
+			t.Errorf("old set: got %v, want %v", files, old)
+		}
+	}
+}
+
+func TestDiskFull(t *testing.T) {
+	t.Parallel()
+	if !inOwnProcess(t, withMounts()) {
+		return
+	}
+	dir := mountMemory(t, "size=64k")
+	d := open(t, dir)
+	old := sized(4 << 10)
+	publish(t, d, "set", true, old...)
+	_, err := d.Publish("set", sized(28<<10))
+	if path := filepath.Join(dir, "set"); !errors.Is(err, syscall.ENOSPC) || !strings.Contains(err.Error(), path) {
+		t.Errorf("Publish = %v, want ENOSPC and the path %s", err, path)
+	}
+	expectIntact(t, d, dir, old)
+	publish(t, d, "set", false, old...)
+	publish(t, d, "set", true, sized(8<<10)...)
+	publish(t, d, "set", true, sized(12<<10)...)
+}
+
+// TestNoInodes lets each step that makes something fail in turn.
+func TestNoInodes(t *testing.T) {
+	t.Parallel()
+	if !inOwnProcess(t, withMounts()) {
+		return
+	}
+	failures := 0
+	for inodes := 10; ; inodes++ {
+		dir := mountMemory(t, fmt.Sprintf("size=1m,nr_inodes=%d", inodes))
+		d := open(t, dir)
+		old := sized(10)[:2]
+		publish(t, d, "set", true, old...)
+		changed, err := d.Publish("set", sized(20))
+		if err == nil {
+			break
+		}
+		if failures++; changed || !errors.Is(err, syscall.ENOSPC) {
+			t.Errorf("%d inodes: Publish = %v, %v, want false, ENOSPC", inodes, changed, err)
+		}
+		expectIntact(t, d, dir, old)
+		if _, err := d.Publish("new", sized(20)); !errors.Is(err, syscall.ENOSPC) {
+			t.Errorf("%d inodes: Publish of another set = %v, want ENOSPC", inodes, err)
+		}
+		check(t, d.Close())
+	}
+	if failures < 5 {
+		t.Errorf("%d publishes failed, want one for the directory, three files and a link", failures)
+	}
+}
+
+func TestReadOnly(t *testing.T) {
+	t.Parallel()
+	if !inOwnProcess(t, withMounts()) {
+		return
+	}
+	dir := mountMemory(t, "size=1m")
+	d := open(t, dir)
+	old := sized(10)
+	publish(t, d, "set", true, old...)
+	publish(t, d, "full", true, sized(10)...)
+	publish(t, d, "full", true, sized(20)...)
+	if err := syscall.Mount("", dir, "", syscall.MS_REMOUNT|syscall.MS_RDONLY, ""); err != nil {
+		t.Fatal(err)
+	}
+	d = open(t, dir)
+	expectIntact(t, d, dir, old)
+	publish(t, d, "set", false, old...)
+	for _, set := range []string{"set", "full", "new"} {
+		if changed, err := d.Publish(set, sized(30)); changed || !errors.Is(err, syscall.EROFS) {
+			t.Errorf("Publish(%s) = %v, %v, want false, EROFS", set, changed, err)
+		}
+	}
+	if changed, err := d.Remove("set"); changed || !errors.Is(err, syscall.EROFS) {
+		t.Errorf("Remove = %v, %v, want false, EROFS", changed, err)
+	}
+	expectIntact(t, d, dir, old)
+	if _, err := hostfiles.Open(filepath.Join(dir, "below")); !errors.Is(err, syscall.EROFS) {
+		t.Errorf("Open below = %v, want EROFS", err)
+	}
+}
+
+// TestNoPermission is what a consumer meets who mounts the directory.
+func TestNoPermission(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() == 0 {
+		t.Skip("root is permitted everything; run as an ordinary user")
+	}
+	dir := t.TempDir()
+	d := open(t, dir)
+	old := sized(10)
+	publish(t, d, "set", true, old...)
+	for _, path := range []string{filepath.Join(dir, "set"), dir} {
+		check(t, os.Chmod(path, 0o555))
+		t.Cleanup(func() { check(t, os.Chmod(path, 0o755)) })
+	}
+	check(t, os.Chmod(filepath.Join(dir, "..set.lock"), 0))
+	d = open(t, dir)
+	expectIntact(t, d, dir, old)
+	for _, set := range []string{"set", "new"} {
+		if changed, err := d.Publish(set, sized(20)); changed || !errors.Is(err, syscall.EACCES) {
+			t.Errorf("Publish(%s) = %v, %v, want false, EACCES", set, changed, err)
+		}
+	}
+	check(t, os.Chmod(filepath.Join(dir, "..set.lock"), 0o600))
+	if changed, err := d.Publish("set", sized(20)); changed || !errors.Is(err, syscall.EACCES) {
+		t.Errorf("Publish = %v, %v, want false, EACCES", changed, err)
+	}
+	expectIntact(t, d, dir, old)
+}
+
+// TestFileSizeLimit has a write fail in the middle, as any user can see it.
+func TestFileSizeLimit(t *testing.T) {
+	t.Parallel()
+	if !inOwnProcess(t, nil) {
+		return
+	}
+	dir := t.TempDir()
+	d := open(t, dir)
+	old := sized(100)
+	publish(t, d, "set", true, old...)
+	signal.Ignore(syscall.SIGXFSZ)
+	var limit syscall.Rlimit
+	check(t, syscall.Getrlimit(syscall.RLIMIT_FSIZE, &limit))
+	check(t, syscall.Setrlimit(syscall.RLIMIT_FSIZE, &syscall.Rlimit{Cur: 1000, Max: limit.Max}))
+	defer func() { check(t, syscall.Setrlimit(syscall.RLIMIT_FSIZE, &limit)) }()
+	if changed, err := d.Publish("set", sized(2000)); changed || !errors.Is(err, syscall.EFBIG) {
+		t.Errorf("Publish = %v, %v, want false, EFBIG", changed, err)
+	}
+	expectIntact(t, d, dir, old)
+	publish(t, d, "set", true, sized(200)...)
+}
+
+// TestNoDescriptors lets each open fail in turn. Here what was half-written may
+// stay, as removing it takes descriptors too; the next publish removes it.
+func TestNoDescriptors(t *testing.T) {
+	t.Parallel()
+	if !inOwnProcess(t, nil) {
+		return
+	}
+	dir := t.TempDir()
+	d := open(t, dir)
+	var limit syscall.Rlimit
+	check(t, syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit))
+	failures := 0
+	for spare := 0; ; spare++ {
+		old := sized(10 + spare)
+		if _, err := d.Publish("set", old); err != nil {
+			t.Fatal(err)
+		}
+		publish(t, d, "set", false, old...)
+		changed, err := publishWith(t, d, limit, spare, sized(100+spare))
+		if err == nil {
+			break
+		}
+		if failures++; changed || !errors.Is(err, syscall.EMFILE) {
+			t.Errorf("%d descriptors: Publish = %v, %v, want false, EMFILE", spare, changed, err)
+		}
+		publish(t, d, "set", false, old...)
+		expectIntact(t, d, dir, old)
+	}
+	if failures < 4 {
+		t.Errorf("%d publishes failed, want one each for lock, set, generation and file", failures)
+	}
+}
+
+// publishWith publishes when only so many more descriptors may be opened.
+func publishWith(t *testing.T, d *hostfiles.Dir, limit syscall.Rlimit, spare int, files []hostfiles.File) (bool, error) {
+	t.Helper()
+	next, err := os.Open(os.DevNull)
+	check(t, err)
+	few := syscall.Rlimit{Cur: uint64(next.Fd()) + uint64(spare), Max: limit.Max}
+	check(t, next.Close())
+	check(t, syscall.Setrlimit(syscall.RLIMIT_NOFILE, &few))
+	defer func() { check(t, syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit)) }()
+	return d.Publish("set", files)
+}
+
+// TestTogether has goroutines of several processes publish the same two sets.
+func TestTogether(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	d := open(t, dir)
+	publish(t, d, "one", true, numbered(1)...)
+	publish(t, d, "two", true, numbered(1)...)
+	var publishers []*exec.Cmd
+	for range 3 {
+		cmd := childCommand("publish", dir, "one")
+		check(t, cmd.Start())
+		publishers = append(publishers, cmd)
+	}
+	var work sync.WaitGroup
+	for i := range 4 {
+		work.Go(func() {
+			for n := range 25 {
+				if _, err := d.Publish([]string{"one", "two"}[n%2], numbered(n*10+i)); err != nil {
+					t.Error(err)
+				}
+				files, err := d.Read("one")
+				if err == nil {
+					_, err = number(files)
+				}
+				if err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	work.Wait()
+	for _, cmd := range publishers {
+		check(t, cmd.Process.Kill())
+		if err := cmd.Wait(); err == nil || cmd.ProcessState.ExitCode() != -1 {
+			t.Errorf("a publisher ended by itself: %v", err)
+		}
+	}
+	checkAtRest(t, dir, "one")
+	checkAtRest(t, dir, "two")
+}

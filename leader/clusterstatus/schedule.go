@@ -1,0 +1,43 @@
+package clusterstatus
+
+import "time"
+
+// slot is the time in which one datum is due: from due, mostly a tick, until the
+// next tick. Ticks are the multiples of the interval since the zero time, hence
+// the same for every replica.
+type slot struct{ due, end time.Time }
+
+// firstSlot is due at once, but not in the minute in which the predecessor last
+// renewed the Lease, zero if there was none. A wrong clock that wrote that time
+// delays by a minute at most.
+func firstSlot(previous, now time.Time, interval time.Duration) slot {
+	if previous.IsZero() || previous.Truncate(time.Minute).Before(now.Truncate(time.Minute)) {
+		// Not before the minute of now: the renewal that took the Lease will do.
+		return slot{now.Truncate(time.Minute), nextTick(now, interval)}
+	}
+	due := previous.Truncate(time.Minute).Add(time.Minute)
+	if latest := now.Add(time.Minute); due.After(latest) {
+		due = latest
+	}
+	return slot{due, nextTick(due, interval)}
+}
+
+// next returns the slot that follows once s is done with, and how many went by
+// while nobody looked.
+func (s slot) next(now time.Time, interval time.Duration) (following slot, missed int) {
+	due := s.end
+	if tick := now.Truncate(interval); tick.After(due) {
+		due = tick
+	}
+	return slot{due, nextTick(due, interval)}, int(due.Sub(s.end) / interval)
+}
+
+// ahead reports a slot that only a clock set back can have made.
+func (s slot) ahead(now time.Time, interval time.Duration) bool {
+	return s.due.Sub(now) > max(interval, time.Minute)
+}
+
+// nextTick returns the first tick after t.
+func nextTick(t time.Time, interval time.Duration) time.Time {
+	return t.Truncate(interval).Add(interval)
+}

@@ -1,0 +1,68 @@
+package clusterstatus
+
+import (
+	"testing"
+	"time"
+)
+
+func clock(t *testing.T, text string) time.Time {
+	t.Helper()
+	if text == "" {
+		return time.Time{}
+	}
+	at, err := time.Parse(time.DateTime, "2026-03-01 "+text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return at
+}
+
+func TestFirstSlot(t *testing.T) {
+	for _, test := range []struct {
+		name                    string
+		previous, now, due, end string
+		interval                time.Duration
+	}{
+		{"nobody before", "", "12:00:20", "12:00:00", "12:01:00", time.Minute},
+		{"predecessor of an earlier minute", "11:59:59", "12:00:20", "12:00:00", "12:01:00", time.Minute},
+		{"predecessor of this minute", "12:00:01", "12:00:20", "12:01:00", "12:02:00", time.Minute},
+		{"predecessor whose clock is ahead", "12:01:10", "12:00:20", "12:01:20", "12:02:00", time.Minute},
+		{"long interval", "12:00:01", "12:00:20", "12:01:00", "12:05:00", 5 * time.Minute},
+		{"short interval", "12:00:01", "12:00:20", "12:01:00", "12:01:10", 10 * time.Second},
+		{"interval that no minute is made of", "12:00:01", "12:00:20", "12:01:00", "12:01:30", 45 * time.Second},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			got := firstSlot(clock(t, test.previous), clock(t, test.now), test.interval)
+			if want := (slot{clock(t, test.due), clock(t, test.end)}); got != want {
+				t.Errorf("got %v, want %v", got, want)
+			}
+		})
+	}
+}
+
+func TestNextSlot(t *testing.T) {
+	now := slot{clock(t, "12:00:00"), clock(t, "12:01:00")}
+	for _, test := range []struct {
+		name, at, due string
+		missed        int
+	}{
+		{"published early", "12:00:02", "12:01:00", 0},
+		{"ended", "12:01:00", "12:01:00", 0},
+		{"ended, a moment late", "12:01:59", "12:01:00", 0},
+		{"nobody looked for a while", "12:04:30", "12:04:00", 3},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			got, missed := now.next(clock(t, test.at), time.Minute)
+			due := clock(t, test.due)
+			if want := (slot{due, due.Add(time.Minute)}); got != want || missed != test.missed {
+				t.Errorf("got %v and %d missed, want %v and %d", got, missed, want, test.missed)
+			}
+		})
+	}
+	if now.ahead(clock(t, "11:59:30"), time.Minute) {
+		t.Error("the next tick counts as one of a clock set back")
+	}
+	if !now.ahead(clock(t, "11:30:00"), time.Minute) {
+		t.Error("a slot in half an hour does not count as one of a clock set back")
+	}
+}

@@ -1,0 +1,303 @@
+package csrsigning_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	certsv1 "k8s.io/api/certificates/v1"
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+
+	"github.com/chandler-k8s/chandler/leader"
+	"github.com/chandler-k8s/chandler/leader/csrapproval"
+	"github.com/chandler-k8s/chandler/leader/csrsigning"
+	"github.com/chandler-k8s/chandler/leader/scrapercsr"
+	"github.com/chandler-k8s/chandler/test/cluster"
+	"github.com/chandler-k8s/chandler/test/fixtures"
+)
+
+const (
+	patience = time.Minute
+	node     = "node-a.example"
+	home     = fixtures.Namespace
+)
+
+// world is a control plane with the manifests of deploy/ for our own signer.
+type world struct {
+	*cluster.Cluster
+	admin kubernetes.Interface
+}
+
+func newWorld(t testing.TB) *world {
+	t.Helper()
+	w := &world{Cluster: cluster.ForTest(t, cluster.Options{})}
+	w.admin = kubernetes.NewForConfigOrDie(w.Admin())
+	must(t, fixtures.Deploy(t.Context(), w.Cluster))
+	must(t, w.ApplyFiles(t.Context(), filepath.Join(fixtures.Root(), "deploy", "optional", "csrsigning.yaml")))
+	own := rules()
+	own.Namespace = home
+	policies, err := scrapercsr.Policies(own)
+	must(t, err)
+	must(t, w.Apply(t.Context(), policies))
+	agent := w.agent(t, node)
+	eventually(t, func() error { // until the policies are in force
+		stray := draft(t, node)
+		stray.Spec.SignerName = fixtures.ScraperSigner
+		_, err := agent.CertificatesV1().CertificateSigningRequests().Create(t.Context(), stray, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+		if !apierrors.IsForbidden(err) {
+			return fmt.Errorf("a request to the standard signer: got %w, want it refused", err)
+		}
+		_, err = agent.CertificatesV1().CertificateSigningRequests().Create(t.Context(), draft(t, node), metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+		return err
+	})
+	return w
+}
+
+func rules() scrapercsr.Rules {
+	return scrapercsr.Rules{
+		CommonName: fixtures.ScraperCommonName, SignerName: scrapercsr.OwnSigner, LongestLife: fixtures.ScraperSeconds * time.Second,
+	}
+}
+
+func (w *world) pod(t testing.TB, name string) *rest.Config {
+	t.Helper()
+	must(t, fixtures.Node(t.Context(), w.Cluster, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}}))
+	config, err := fixtures.AgentPod(t.Context(), w.Cluster, name)
+	must(t, err)
+	config.QPS = -1
+	return config
+}
+
+func (w *world) agent(t testing.TB, name string) kubernetes.Interface {
+	t.Helper()
+	return kubernetes.NewForConfigOrDie(w.pod(t, name))
+}
+
+// leaderConfig has a leader's token, as an elected replica has.
+func (w *world) leaderConfig(t testing.TB) *rest.Config {
+	t.Helper()
+	// The policy of the leader's token denies everybody while there is no Lease.
+	leases := w.admin.CoordinationV1().Leases(home)
+	_, err := leases.Create(t.Context(), &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: "chandler"}}, metav1.CreateOptions{})
+	if err != nil && !apierrors.IsAlreadyExists(err) {
+		t.Fatal(err)
+	}
+	var config *rest.Config
+	eventually(t, func() (err error) {
+		config, err = w.AsServiceAccount(t.Context(), home, "chandler-leader")
+		return err
+	})
+	config.QPS = -1
+	return config
+}
+
+// term is a leader that runs both tasks of scraper certificates.
+type term struct {
+	registry *prometheus.Registry
+	log      *buffer
+	stop     func()
+}
+
+// lead runs a leader from the election on.
+func (w *world) lead(t testing.TB, name string, change ...func(*csrsigning.Options)) *term {
+	t.Helper()
+	r := &term{registry: prometheus.NewRegistry(), log: &buffer{}}
+	approvals, err := csrapproval.NewMetrics(r.registry)
+	must(t, err)
+	metrics, err := csrsigning.NewMetrics(r.registry)
+	must(t, err)
+	opts := csrsigning.Options{Rules: rules(), Metrics: metrics}
+	for _, c := range change {
+		c(&opts)
+	}
+	lead, err := leader.New(leader.Options{
+		Config: w.pod(t, name), Namespace: home, Identity: fixtures.PodName(name), NodeName: name, LeaseDuration: 4 * time.Second,
+		Tasks: func(term leader.Term) ([]leader.Task, error) {
+			approve, err := csrapproval.New(term, csrapproval.Options{Rules: rules(), Metrics: approvals})
+			if err != nil {
+				return nil, err
+			}
+			sign, err := csrsigning.New(term, opts)
+			return []leader.Task{approve, sign}, err
+		},
+		Log:     slog.New(slog.NewTextHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Metrics: r.registry,
+	})
+	must(t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- lead.Run(ctx) }()
+	r.stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("leader: %v", err)
+		}
+	})
+	t.Cleanup(func() {
+		r.stop()
+		if t.Failed() {
+			t.Logf("log of the leader:\n%s", r.log)
+		}
+	})
+	return r
+}
+
+// metric returns the sum of a metric's series.
+func (r *term) metric(t testing.TB, name string) float64 {
+	t.Helper()
+	families, err := r.registry.Gather()
+	must(t, err)
+	sum := 0.0
+	for _, family := range families {
+		if family.GetName() == name {
+			for _, metric := range family.GetMetric() {
+				sum += metric.GetGauge().GetValue() + metric.GetCounter().GetValue()
+			}
+		}
+	}
+	return sum
+}
+
+func draft(t testing.TB, node string, changes ...func(*fixtures.Draft)) *certsv1.CertificateSigningRequest {
+	t.Helper()
+	request, _, err := fixtures.ScraperRequest(node, changes...)
+	must(t, err)
+	if request.Spec.SignerName == fixtures.ScraperSigner {
+		request.Spec.SignerName = scrapercsr.OwnSigner
+	}
+	return request
+}
+
+func create(t testing.TB, client kubernetes.Interface, request *certsv1.CertificateSigningRequest) *certsv1.CertificateSigningRequest {
+	t.Helper()
+	stored, err := client.CertificatesV1().CertificateSigningRequests().Create(t.Context(), request, metav1.CreateOptions{})
+	must(t, err)
+	return stored
+}
+
+func (w *world) approve(t testing.TB, client kubernetes.Interface, request *certsv1.CertificateSigningRequest) *certsv1.CertificateSigningRequest {
+	t.Helper()
+	request = request.DeepCopy()
+	request.Status.Conditions = []certsv1.CertificateSigningRequestCondition{{
+		Type: certsv1.CertificateApproved, Status: corev1.ConditionTrue, Reason: "KubectlApprove", Message: "by hand",
+	}}
+	approved, err := client.CertificatesV1().CertificateSigningRequests().UpdateApproval(t.Context(), request.Name, request, metav1.UpdateOptions{})
+	must(t, err)
+	return approved
+}
+
+// certificate waits for that of a request.
+func (w *world) certificate(t testing.TB, name string) *x509.Certificate {
+	t.Helper()
+	var found *x509.Certificate
+	eventually(t, func() error {
+		request, err := w.admin.CertificatesV1().CertificateSigningRequests().Get(t.Context(), name, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		block, rest := pem.Decode(request.Status.Certificate)
+		if block == nil || len(rest) > 0 {
+			return fmt.Errorf("request %s has no certificate: %v", name, request.Status.Conditions)
+		}
+		found, err = x509.ParseCertificate(block.Bytes)
+		return err
+	})
+	return found
+}
+
+func (w *world) failure(t testing.TB, name string) string {
+	t.Helper()
+	reason := ""
+	eventually(t, func() error {
+		request, err := w.admin.CertificatesV1().CertificateSigningRequests().Get(t.Context(), name, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		for _, c := range request.Status.Conditions {
+			if c.Type == certsv1.CertificateFailed {
+				reason = c.Reason
+				return nil
+			}
+		}
+		return fmt.Errorf("request %s has not failed: %v", name, request.Status.Conditions)
+	})
+	return reason
+}
+
+// bundle is what targets have been given, nil if nothing.
+func (w *world) bundle(t testing.TB) []byte {
+	t.Helper()
+	found, err := w.admin.CoreV1().ConfigMaps(home).Get(t.Context(), csrsigning.ObjectName, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	must(t, err)
+	return []byte(found.Data["ca.crt"])
+}
+
+// trusted reports whether a target with this bundle lets a certificate in.
+func trusted(bundle []byte, certificate *x509.Certificate) error {
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(bundle) {
+		return errors.New("the bundle is empty")
+	}
+	_, err := certificate.Verify(x509.VerifyOptions{Roots: roots, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
+	return err
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func eventually(t testing.TB, check func() error) {
+	t.Helper()
+	deadline := time.After(patience)
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := check()
+		if err == nil {
+			return
+		}
+		select {
+		case <-deadline:
+			t.Fatalf("after %s: %v", patience, err)
+		case <-tick.C:
+		}
+	}
+}
+
+// buffer is a log that goroutines write while a test reads.
+type buffer struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (b *buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.Write(p)
+}
+
+func (b *buffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.String()
+}

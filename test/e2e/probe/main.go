@@ -1,0 +1,100 @@
+// Command probe is what the end-to-end tests run in a pod to see that their cluster
+// works: it writes to its node, calls the API server and goes on until it is told to
+// end. With "say WORD" it says that.
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	if len(os.Args) == 3 && os.Args[1] == "say" {
+		fmt.Println(os.Args[2])
+		return
+	}
+	if err := run(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "probe:", err)
+		os.Exit(1)
+	}
+}
+
+// run appends the node's name to the file "starts" in each directory of the
+// arguments, and then one byte a second to the file "alive" in the first.
+func run(ctx context.Context) error {
+	for _, dir := range os.Args[1:] {
+		if err := add(dir+"/starts", os.Getenv("NODE")+"\n"); err != nil {
+			return err
+		}
+	}
+	status, err := call(ctx)
+	if err != nil {
+		return fmt.Errorf("call the API server: %w", err)
+	}
+	ticker := time.NewTicker(time.Second)
+	defer ticker.Stop()
+	for first := true; ; first = false {
+		if err := add(os.Args[1]+"/alive", "."); err != nil {
+			return err
+		}
+		if first {
+			fmt.Printf("probe on %s: the API server answers %s\n", os.Getenv("NODE"), status)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		}
+	}
+}
+
+func add(path, text string) error {
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = file.WriteString(text)
+	return errors.Join(err, file.Close())
+}
+
+// call asks for the version through Service "kubernetes", as this pod.
+func call(ctx context.Context) (string, error) {
+	const account = "/var/run/secrets/kubernetes.io/serviceaccount/"
+	ca, err := os.ReadFile(account + "ca.crt")
+	if err != nil {
+		return "", err
+	}
+	token, err := os.ReadFile(account + "token")
+	if err != nil {
+		return "", err
+	}
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(ca)
+	host := net.JoinHostPort(os.Getenv("KUBERNETES_SERVICE_HOST"), os.Getenv("KUBERNETES_SERVICE_PORT"))
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+host+"/api/v1", nil)
+	if err != nil {
+		return "", err
+	}
+	request.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(token)))
+	client := &http.Client{
+		Timeout:   20 * time.Second,
+		Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}},
+	}
+	response, err := client.Do(request)
+	if err != nil {
+		return "", err
+	}
+	return response.Status, response.Body.Close()
+}

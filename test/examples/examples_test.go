@@ -1,0 +1,98 @@
+// Package examples_test holds docs/examples to the tools that read such files.
+package examples_test
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/yaml"
+
+	"github.com/chandler-k8s/chandler/test/fixtures"
+	"github.com/chandler-k8s/chandler/test/pki"
+	"github.com/chandler-k8s/chandler/test/prometheus"
+)
+
+func read(t *testing.T, name string) string {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join(fixtures.Root(), "docs", "examples", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
+// TestPrometheusConfig has promtool check the fragment, with the files of a set.
+func TestPrometheusConfig(t *testing.T) {
+	programs, err := prometheus.Find(t.Context(), os.Stderr)
+	must(t, err)
+	dir := t.TempDir()
+	ca, err := pki.NewAuthority("clients")
+	must(t, err)
+	pair, err := ca.Client("scraper")
+	must(t, err)
+	must(t, errors.Join(pair.Write(dir, "tls"), ca.Write(dir, "ca")))
+	config := filepath.Join(dir, "prometheus.yml")
+	text := strings.ReplaceAll(read(t, "prometheus.yml"), "/host/scraper", dir)
+	must(t, os.WriteFile(config, []byte(text), 0o600))
+	if out, err := exec.Command(programs.Promtool, "check", "config", config).CombinedOutput(); err != nil {
+		t.Errorf("promtool: %v\n%s", err, out)
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestStaticAuthorization: a rule that leaves something out lets everybody in.
+func TestStaticAuthorization(t *testing.T) {
+	documents := strings.Split(read(t, "kube-rbac-proxy.yaml"), "\n---\n")
+	if len(documents) != 2 {
+		t.Fatalf("got %d documents, want 2", len(documents))
+	}
+	var config corev1.ConfigMap
+	var workload appsv1.DaemonSet
+	for i, into := range []any{&config, &workload} {
+		if err := yaml.UnmarshalStrict([]byte(documents[i]), into); err != nil {
+			t.Fatal(err)
+		}
+	}
+	type rule struct {
+		User            struct{ Name string }
+		ResourceRequest bool
+		Verb, Path      string
+	}
+	var rules struct{ Authorization struct{ Static []rule } }
+	if err := yaml.UnmarshalStrict([]byte(config.Data["config.yaml"]), &rules); err != nil {
+		t.Fatal(err)
+	}
+	want := rule{Verb: "get", Path: "/metrics"}
+	want.User.Name = fixtures.ScraperCommonName
+	if got := rules.Authorization.Static; len(got) != 1 || got[0] != want {
+		t.Errorf("got rules %v, want %v alone", got, want)
+	}
+}
+
+// TestServiceMonitor holds the two ways of writing the same to each other.
+func TestServiceMonitor(t *testing.T) {
+	text := read(t, "servicemonitor.yaml")
+	for _, document := range strings.Split(text, "\n---\n") {
+		var object map[string]any
+		if err := yaml.UnmarshalStrict([]byte(document), &object); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, file := range []string{"/host/scraper/tls.crt", "/host/scraper/tls.key", "/host/scraper/ca.crt"} {
+		if !strings.Contains(text, file) || !strings.Contains(read(t, "prometheus.yml"), file) {
+			t.Errorf("%s is not in both examples", file)
+		}
+	}
+}
