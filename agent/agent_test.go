@@ -19,6 +19,7 @@ import (
 	"github.com/chandler-k8s/chandler/agent"
 	"github.com/chandler-k8s/chandler/config"
 	"github.com/chandler-k8s/chandler/test/cluster"
+	"github.com/chandler-k8s/chandler/test/expect"
 	"github.com/chandler-k8s/chandler/test/fixtures"
 )
 
@@ -57,7 +58,7 @@ func TestAgent(t *testing.T) {
 		c.StopAPIServer()
 		b.setKeys(accessKey, "rotated")
 		b.await("aws/credentials.ini", credentialsINI(accessKey, "rotated"))
-		must(t, stop())
+		expect.OK(t, stop())
 
 		fresh := newBench(t, eks) // a node that has no files yet
 		fresh.setKeys(accessKey, secretKey)
@@ -75,7 +76,7 @@ func TestAgent(t *testing.T) {
 		fresh.awaitStatus("/readyz", http.StatusServiceUnavailable)
 		fresh.awaitStatus("/healthz", http.StatusOK)
 
-		must(t, c.StartAPIServer(t.Context()))
+		expect.OK(t, c.StartAPIServer(t.Context()))
 		fresh.await("cluster/CLUSTERID", eksClusterID)
 		fresh.await("aws/config.ini", eksConfig)
 		fresh.awaitStatus("/readyz", http.StatusOK)
@@ -90,13 +91,13 @@ func testSecret(t *testing.T, token *rest.Config) {
 	b.await("aws/config.ini", eksConfig)
 	b.await("aws/credentials.ini", credentialsINI(accessKey, secretKey))
 	info, err := os.Stat(filepath.Join(b.hostDir, "aws/credentials.ini"))
-	must(t, err)
+	expect.OK(t, err)
 	if got := info.Mode().Perm(); got != 0o440 {
 		t.Errorf("mode of credentials.ini: got %o, want 440", got)
 	}
 	b.setKeys(accessKey, "rotated")
 	b.await("aws/credentials.ini", credentialsINI(accessKey, "rotated"))
-	must(t, errors.Join(os.Remove(filepath.Join(b.source, "aws_access_key_id")), os.Remove(filepath.Join(b.source, "aws_secret_access_key"))))
+	expect.OK(t, errors.Join(os.Remove(filepath.Join(b.source, "aws_access_key_id")), os.Remove(filepath.Join(b.source, "aws_secret_access_key"))))
 	b.await("aws/credentials.ini", "")
 	if got := b.file("aws/config.ini"); got != eksConfig {
 		t.Errorf("config.ini without credentials: got %q, want %q", got, eksConfig)
@@ -121,8 +122,8 @@ func testBadCredentials(t *testing.T, token *rest.Config) {
 	}
 	// An I/O error is not the Secret's removal: here a directory stands for it.
 	path := filepath.Join(b.source, "aws_access_key_id")
-	must(t, os.Remove(path))
-	must(t, os.Mkdir(path, 0o755))
+	expect.OK(t, os.Remove(path))
+	expect.OK(t, os.Mkdir(path, 0o755))
 	b.awaitLog("set not published", "is a directory")
 	if got, want := b.file("aws/credentials.ini"), credentialsINI(accessKey, secretKey); got != want {
 		t.Errorf("credentials.ini beside an unreadable Secret: got %q, want the last good %q", got, want)
@@ -170,7 +171,7 @@ func testServing(t *testing.T, token *rest.Config) {
 			t.Errorf("metrics lack %s", want)
 		}
 	}
-	must(t, stop())
+	expect.OK(t, stop())
 	if _, err := http.Get(health + "/healthz"); err == nil {
 		t.Error("the agent has ended and still answers")
 	}
@@ -185,7 +186,7 @@ func testSecrecy(t *testing.T, token *rest.Config) {
 		if body := b.mustMetrics(); strings.Contains(body, secretKey) {
 			t.Error("a secret key is in the metrics")
 		}
-		must(t, stop())
+		expect.OK(t, stop())
 		if got := b.logs.String(); strings.Contains(got, secretKey) || strings.Contains(got, token.BearerToken) {
 			t.Error("a secret is in the log at debug level")
 		}
@@ -195,13 +196,13 @@ func testSecrecy(t *testing.T, token *rest.Config) {
 func testInTheWay(t *testing.T, token *rest.Config) {
 	b := newBench(t, token)
 	b.setKeys(accessKey, secretKey)
-	must(t, os.MkdirAll(b.hostDir, 0o755))
-	must(t, os.WriteFile(filepath.Join(b.hostDir, "cluster"), nil, 0o600)) // in the way of one set, also for root
+	expect.OK(t, os.MkdirAll(b.hostDir, 0o755))
+	expect.OK(t, os.WriteFile(filepath.Join(b.hostDir, "cluster"), nil, 0o600)) // in the way of one set, also for root
 	b.start(fixtures.EKSNode)
 	b.await("aws/credentials.ini", credentialsINI(accessKey, secretKey))
 	b.awaitLog("set not published", "set=cluster", filepath.Join(b.hostDir, "cluster"))
 	b.awaitStatus("/readyz", http.StatusServiceUnavailable)
-	must(t, os.Remove(filepath.Join(b.hostDir, "cluster")))
+	expect.OK(t, os.Remove(filepath.Join(b.hostDir, "cluster")))
 	b.setKeys(accessKey, "again") // a hint; the tick would come as well
 	b.await("cluster/CLUSTERID", eksClusterID)
 }
@@ -213,7 +214,7 @@ func testFallback(t *testing.T, token *rest.Config) {
 	b.start(fixtures.EKSNode)
 	b.await("cluster/CLUSTERID", eksClusterID)
 	file := filepath.Join(t.TempDir(), "file")
-	must(t, os.WriteFile(file, nil, 0o600))
+	expect.OK(t, os.WriteFile(file, nil, 0o600))
 	good := readFile(t, b.configFile)
 	b.replace(b.configFile, strings.Replace(good, b.hostDir, file, 1))
 	b.awaitLog("configuration does not start", file)
@@ -229,7 +230,7 @@ func testFallback(t *testing.T, token *rest.Config) {
 
 func testRegion(t *testing.T, c *cluster.Cluster, token *rest.Config) {
 	// GKE's label is a region, and not one for an AWS SDK.
-	must(t, fixtures.Node(t.Context(), c, &corev1.Node{ObjectMeta: metav1.ObjectMeta{
+	expect.OK(t, fixtures.Node(t.Context(), c, &corev1.Node{ObjectMeta: metav1.ObjectMeta{
 		Name: "gke", Labels: map[string]string{corev1.LabelTopologyRegion: "europe-west1"},
 	}}))
 	b := newBench(t, agentPod(t, c, "gke"))
@@ -274,7 +275,7 @@ func TestRunRefusesToStart(t *testing.T) {
 		t.Errorf("without a node name: got %v, want an error that names the variable", err)
 	}
 	bad := filepath.Join(t.TempDir(), "config.yaml")
-	must(t, os.WriteFile(bad, []byte("kind: Config\nleadr: {}\n"), 0o600))
+	expect.OK(t, os.WriteFile(bad, []byte("kind: Config\nleadr: {}\n"), 0o600))
 	err := agent.Run(t.Context(), agent.Options{ConfigFile: bad, NodeName: "n", Log: log})
 	if len(config.Problems(err)) < 2 {
 		t.Errorf("bad configuration: got %v, want every problem", err)
@@ -298,7 +299,7 @@ func TestWait(t *testing.T) {
 	publish(t, dir, "cluster", map[string]string{
 		"CLUSTERID": eksClusterID, "identity.json": `{"clusterID": {"value": "payments", "source": "node-label"}}`,
 	})
-	must(t, <-ended)
+	expect.OK(t, <-ended)
 	publish(t, dir, "aws", map[string]string{"config.ini": "[default]\n"})
 	ctx, cancel = context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
@@ -317,8 +318,8 @@ func TestWait(t *testing.T) {
 func wantStatus(t *testing.T, url string, want int) {
 	t.Helper()
 	resp, err := http.Get(url)
-	must(t, err)
-	must(t, resp.Body.Close())
+	expect.OK(t, err)
+	expect.OK(t, resp.Body.Close())
 	if got := resp.StatusCode; got != want {
 		t.Errorf("%s: got status %d, want %d", url, got, want)
 	}
@@ -327,6 +328,6 @@ func wantStatus(t *testing.T, url string, want int) {
 func readFile(t *testing.T, path string) string {
 	t.Helper()
 	data, err := os.ReadFile(path)
-	must(t, err)
+	expect.OK(t, err)
 	return string(data)
 }

@@ -7,6 +7,7 @@ import (
 
 	"k8s.io/client-go/kubernetes"
 
+	"github.com/chandler-k8s/chandler/test/expect"
 	"github.com/chandler-k8s/chandler/test/fakeaws"
 	"github.com/chandler-k8s/chandler/test/fixtures"
 )
@@ -15,8 +16,8 @@ import (
 // the region that its node was found to be in, which tells them apart.
 func TestClusterStatusTakeover(t *testing.T) {
 	c := controlPlane(t)
-	must(t, c.ApplyFiles(t.Context(), filepath.Join(fixtures.Root(), "deploy", "optional", "clusterstatus.yaml")))
-	must(t, c.Apply(t.Context(), []byte(`
+	expect.OK(t, c.ApplyFiles(t.Context(), filepath.Join(fixtures.Root(), "deploy", "optional", "clusterstatus.yaml")))
+	expect.OK(t, c.Apply(t.Context(), []byte(`
 apiVersion: apps/v1
 kind: Deployment
 metadata: {name: idle, namespace: chandler}
@@ -28,8 +29,8 @@ spec:
     spec: {containers: [{name: c, image: none}]}
 `)))
 	aws, err := fakeaws.Listen(fakeaws.Options{})
-	must(t, err)
-	t.Cleanup(func() { must(t, aws.Close()) })
+	expect.OK(t, err)
+	t.Cleanup(func() { expect.OK(t, aws.Close()) })
 	for name, value := range aws.Env() {
 		t.Setenv(name, value)
 	}
@@ -38,7 +39,7 @@ spec:
 	t.Setenv("AWS_SECRET_ACCESS_KEY", keys.SecretAccessKey)
 	t.Setenv("AWS_REGION", "")
 	client, err := kubernetes.NewForConfig(c.Admin())
-	must(t, err)
+	expect.OK(t, err)
 
 	regions := map[string]string{
 		fixtures.PodName(fixtures.EKSNode): "eu-west-1", fixtures.PodName(fixtures.KubeadmNode): "us-west-2",
@@ -60,7 +61,7 @@ spec:
 	}
 	awaitData(t, aws, "")
 	first := holder(t, client, "")
-	must(t, stops[first]())
+	expect.OK(t, stops[first]())
 	second := holder(t, client, first)
 	awaitData(t, aws, regions[second])
 

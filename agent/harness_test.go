@@ -1,7 +1,6 @@
 package agent_test
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"fmt"
@@ -20,6 +19,7 @@ import (
 	"github.com/chandler-k8s/chandler/agent"
 	"github.com/chandler-k8s/chandler/config"
 	"github.com/chandler-k8s/chandler/test/cluster"
+	"github.com/chandler-k8s/chandler/test/expect"
 	"github.com/chandler-k8s/chandler/test/fixtures"
 	"github.com/chandler-k8s/chandler/test/pki"
 )
@@ -48,7 +48,7 @@ type bench struct {
 	kubeconfig                  string
 	leader, scraper             string // the sections of those names
 	clientCA, client            *pki.Pair
-	logs                        syncBuffer
+	logs                        expect.Log
 }
 
 func newBench(t *testing.T, token *rest.Config) *bench {
@@ -61,13 +61,13 @@ func newBench(t *testing.T, token *rest.Config) *bench {
 	}
 	var err error
 	b.clientCA, err = pki.NewAuthority("clients")
-	must(t, err)
+	expect.OK(t, err)
 	b.client, err = b.clientCA.Client(config.Default().Scraper.CommonName)
-	must(t, err)
-	must(t, b.clientCA.Write(dir, "clients"))
-	must(t, os.Mkdir(b.source, 0o755))
-	must(t, os.Mkdir(filepath.Dir(b.configFile), 0o755))
-	must(t, cluster.WriteKubeconfig(b.kubeconfig, token))
+	expect.OK(t, err)
+	expect.OK(t, b.clientCA.Write(dir, "clients"))
+	expect.OK(t, os.Mkdir(b.source, 0o755))
+	expect.OK(t, os.Mkdir(filepath.Dir(b.configFile), 0o755))
+	expect.OK(t, cluster.WriteKubeconfig(b.kubeconfig, token))
 	b.configure("")
 	return b
 }
@@ -90,8 +90,8 @@ serving: {address: "127.0.0.1:0", healthAddress: "127.0.0.1:0", clientCAFile: %q
 // replace puts a whole file in place, as a mounted ConfigMap changes.
 func (b *bench) replace(path, text string) {
 	b.t.Helper()
-	must(b.t, os.WriteFile(path+".new", []byte(text), 0o600))
-	must(b.t, os.Rename(path+".new", path))
+	expect.OK(b.t, os.WriteFile(path+".new", []byte(text), 0o600))
+	expect.OK(b.t, os.Rename(path+".new", path))
 }
 
 func (b *bench) setKeys(access, secret string) {
@@ -198,7 +198,7 @@ func (b *bench) metrics() (string, error) {
 func (b *bench) mustMetrics() string {
 	b.t.Helper()
 	body, err := b.metrics()
-	must(b.t, err)
+	expect.OK(b.t, err)
 	return body
 }
 
@@ -211,64 +211,28 @@ func (b *bench) awaitStatus(path string, want int) {
 		if err != nil {
 			return false, err.Error()
 		}
-		must(b.t, resp.Body.Close())
+		expect.OK(b.t, resp.Body.Close())
 		return resp.StatusCode == want, fmt.Sprintf("%s: got status %d, want %d", path, resp.StatusCode, want)
 	})
 }
 
-func eventually(t *testing.T, done func() (bool, string)) {
+func eventually(t testing.TB, done func() (bool, string)) {
 	t.Helper()
-	deadline := time.Now().Add(patience)
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		ok, state := done()
-		if ok {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("after %s: %s", patience, state)
-		}
-		<-tick.C
-	}
-}
-
-type syncBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (s *syncBuffer) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.Write(p)
-}
-
-func (s *syncBuffer) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.String()
-}
-
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
+	expect.Done(t, patience, done)
 }
 
 // controlPlane starts a control plane with deploy/ and the fixtures' nodes.
 func controlPlane(t *testing.T) *cluster.Cluster {
 	t.Helper()
 	c := cluster.ForTest(t, cluster.Options{})
-	must(t, fixtures.Deploy(t.Context(), c))
-	must(t, fixtures.Apply(t.Context(), c, "eks", "kubeadm", "openshift"))
+	expect.OK(t, fixtures.Deploy(t.Context(), c))
+	expect.OK(t, fixtures.Apply(t.Context(), c, "eks", "kubeadm", "openshift"))
 	return c
 }
 
 func agentPod(t *testing.T, c *cluster.Cluster, node string) *rest.Config {
 	t.Helper()
 	cfg, err := fixtures.AgentPod(t.Context(), c, node)
-	must(t, err)
+	expect.OK(t, err)
 	return cfg
 }

@@ -15,23 +15,24 @@ import (
 	"github.com/chandler-k8s/chandler/agent"
 	"github.com/chandler-k8s/chandler/hostfiles"
 	"github.com/chandler-k8s/chandler/test/cluster"
+	"github.com/chandler-k8s/chandler/test/expect"
 	"github.com/chandler-k8s/chandler/test/fixtures"
 )
 
 // TestInit stands in for the seed's image: its flags, its RBAC, its files.
 func TestInit(t *testing.T) {
 	c := cluster.ForTest(t, cluster.Options{})
-	must(t, fixtures.OpenShift(t.Context(), c))
+	expect.OK(t, fixtures.OpenShift(t.Context(), c))
 	seedRBAC(t, c)
 	token, err := c.AsServiceAccount(t.Context(), "openshift-monitoring", "pod-sa")
-	must(t, err)
+	expect.OK(t, err)
 	kubeconfig := filepath.Join(t.TempDir(), "kubeconfig")
-	must(t, cluster.WriteKubeconfig(kubeconfig, token))
+	expect.OK(t, cluster.WriteKubeconfig(kubeconfig, token))
 
 	run := func(t *testing.T, keys map[string]string) (dir string, err error) {
 		dir = t.TempDir()
 		for name, value := range keys {
-			must(t, os.WriteFile(filepath.Join(dir, name), []byte(value), 0o600))
+			expect.OK(t, os.WriteFile(filepath.Join(dir, name), []byte(value), 0o600))
 		}
 		return dir, agent.Init(t.Context(), agent.InitOptions{
 			MachineNamespace: "openshift-machine-api",
@@ -44,7 +45,7 @@ func TestInit(t *testing.T) {
 	}
 	t.Run("byte for byte", func(t *testing.T) {
 		dir, err := run(t, map[string]string{"id": accessKey, "secret": secretKey + "\n"})
-		must(t, err)
+		expect.OK(t, err)
 		for name, want := range map[string]struct {
 			content string
 			mode    fs.FileMode
@@ -57,7 +58,7 @@ func TestInit(t *testing.T) {
 				t.Errorf("%s: got %q, want %q", name, got, want.content)
 			}
 			info, err := os.Stat(filepath.Join(dir, name))
-			must(t, err)
+			expect.OK(t, err)
 			if got := info.Mode().Perm(); got != want.mode {
 				t.Errorf("%s: got mode %o, want %o", name, got, want.mode)
 			}
@@ -65,7 +66,7 @@ func TestInit(t *testing.T) {
 	})
 	t.Run("no keys hold back no region", func(t *testing.T) {
 		dir, err := run(t, nil)
-		must(t, err)
+		expect.OK(t, err)
 		if got, want := readFile(t, filepath.Join(dir, "aws/config.ini")), "[default]\nregion = us-east-2\n"; got != want {
 			t.Errorf("config.ini: got %q, want %q", got, want)
 		}
@@ -98,8 +99,8 @@ func TestInit(t *testing.T) {
 func seedRBAC(t *testing.T, c *cluster.Cluster) {
 	t.Helper()
 	client, err := kubernetes.NewForConfig(c.Admin())
-	must(t, err)
-	must(t, c.Apply(t.Context(), []byte(`
+	expect.OK(t, err)
+	expect.OK(t, c.Apply(t.Context(), []byte(`
 apiVersion: v1
 kind: Namespace
 metadata: {name: openshift-monitoring}
@@ -121,19 +122,19 @@ rules:
 		Subjects:   []rbacv1.Subject{{Kind: "ServiceAccount", Name: "pod-sa", Namespace: "openshift-monitoring"}},
 		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "access-machine-info-cr"},
 	}, metav1.CreateOptions{})
-	must(t, err)
+	expect.OK(t, err)
 }
 
 // publish plays an agent.
 func publish(t *testing.T, dir, set string, files map[string]string) {
 	t.Helper()
 	d, err := hostfiles.Open(dir)
-	must(t, err)
+	expect.OK(t, err)
 	defer d.Close()
 	var list []hostfiles.File
 	for name, data := range files {
 		list = append(list, hostfiles.File{Name: name, Mode: 0o444, UID: -1, GID: -1, Data: []byte(data)})
 	}
 	_, err = d.Publish(set, list)
-	must(t, err)
+	expect.OK(t, err)
 }

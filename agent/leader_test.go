@@ -15,6 +15,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/chandler-k8s/chandler/agent"
+	"github.com/chandler-k8s/chandler/test/expect"
 	"github.com/chandler-k8s/chandler/test/fakeaws"
 	"github.com/chandler-k8s/chandler/test/fixtures"
 )
@@ -25,13 +26,13 @@ const registry = "123456789012.dkr.ecr.eu-west-1.amazonaws.com"
 func TestLeaderHalf(t *testing.T) {
 	c := controlPlane(t)
 	aws, err := fakeaws.Listen(fakeaws.Options{})
-	must(t, err)
-	t.Cleanup(func() { must(t, aws.Close()) })
+	expect.OK(t, err)
+	t.Cleanup(func() { expect.OK(t, aws.Close()) })
 	for name, value := range aws.Env() {
 		t.Setenv(name, value)
 	}
 	client, err := kubernetes.NewForConfig(c.Admin())
-	must(t, err)
+	expect.OK(t, err)
 	keys := aws.NewKeys("ecr")
 	_, err = client.CoreV1().Secrets(fixtures.HostNamespace).Create(t.Context(), &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{Name: "eatr-aws-credentials-" + registry},
@@ -39,7 +40,7 @@ func TestLeaderHalf(t *testing.T) {
 			"aws_region": "eu-west-1", "aws_access_key_id": keys.AccessKeyID, "aws_secret_access_key": keys.SecretAccessKey,
 		},
 	}, metav1.CreateOptions{})
-	must(t, err)
+	expect.OK(t, err)
 
 	stops, benches := map[string]func() error{}, map[string]*bench{}
 	for _, node := range []string{fixtures.EKSNode, fixtures.KubeadmNode} {
@@ -51,7 +52,7 @@ func TestLeaderHalf(t *testing.T) {
 	awaitPullSecret(t, client, "team-a")
 	awaitLogRole(t, client, "team-a")
 	first := holder(t, client, "")
-	must(t, stops[first]())
+	expect.OK(t, stops[first]())
 	second := holder(t, client, first)
 	awaitPullSecret(t, client, "team-b")
 	awaitLogRole(t, client, "team-b")
@@ -91,15 +92,15 @@ func awaitPullSecret(t *testing.T, client kubernetes.Interface, namespace string
 	_, err := client.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{
 		ObjectMeta: metav1.ObjectMeta{Name: namespace, Labels: map[string]string{registry: "true"}},
 	}, metav1.CreateOptions{})
-	must(t, err)
+	expect.OK(t, err)
 	eventually(t, func() (bool, string) {
 		secret, err := client.CoreV1().Secrets(namespace).Get(t.Context(), registry, metav1.GetOptions{})
 		if apierrors.IsNotFound(err) {
 			return false, "no pull secret in namespace " + namespace
 		}
-		must(t, err)
+		expect.OK(t, err)
 		var content struct{ Auths map[string]any }
-		must(t, json.Unmarshal(secret.Data[corev1.DockerConfigJsonKey], &content))
+		expect.OK(t, json.Unmarshal(secret.Data[corev1.DockerConfigJsonKey], &content))
 		if content.Auths[registry] == nil {
 			t.Errorf("the pull secret of %s has no entry for %s", namespace, registry)
 		}
@@ -121,13 +122,13 @@ func awaitLogRole(t *testing.T, client kubernetes.Interface, namespace string) {
 			},
 		},
 	}, metav1.CreateOptions{})
-	must(t, err)
+	expect.OK(t, err)
 	eventually(t, func() (bool, string) {
 		role, err := client.RbacV1().Roles(namespace).Get(t.Context(), "podlogreader-web", metav1.GetOptions{})
 		if apierrors.IsNotFound(err) {
 			return false, "no Role for pod logs in namespace " + namespace
 		}
-		must(t, err)
+		expect.OK(t, err)
 		_, err = client.RbacV1().RoleBindings(namespace).Get(t.Context(), "podlogreader-web", metav1.GetOptions{})
 		return err == nil && len(role.Rules) == 2 && len(role.Rules[1].ResourceNames) == 1, "Role and RoleBinding for pod logs are not right yet"
 	})
@@ -139,7 +140,7 @@ func holder(t *testing.T, client kubernetes.Interface, besides string) string {
 	name := ""
 	eventually(t, func() (bool, string) {
 		lease, err := client.CoordinationV1().Leases(fixtures.Namespace).Get(t.Context(), "chandler", metav1.GetOptions{})
-		must(t, err)
+		expect.OK(t, err)
 		if lease.Spec.HolderIdentity != nil {
 			name = *lease.Spec.HolderIdentity
 		}

@@ -18,6 +18,7 @@ import (
 
 	"github.com/chandler-k8s/chandler/agent"
 	"github.com/chandler-k8s/chandler/test/cluster"
+	"github.com/chandler-k8s/chandler/test/expect"
 	"github.com/chandler-k8s/chandler/test/fixtures"
 )
 
@@ -33,10 +34,10 @@ func testScraper(t *testing.T, c *cluster.Cluster) {
 	o := agent.WaitOptions{HostDir: b.hostDir, Sets: []string{"cluster", "scraper"}, Log: slog.New(slog.DiscardHandler)}
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	must(t, agent.Wait(ctx, o))
+	expect.OK(t, agent.Wait(ctx, o))
 	b.awaitStatus("/readyz", 200)
 	first := b.file("scraper/tls.crt")
-	must(t, stop())
+	expect.OK(t, stop())
 	b.start(fixtures.KubeadmNode)
 	b.awaitStatus("/readyz", 200)
 	if got := b.file("scraper/tls.crt"); got != first {
@@ -59,7 +60,7 @@ func testScraper(t *testing.T, c *cluster.Cluster) {
 	b.configure("")
 	b.awaitLog("set removed", "set=scraper")
 	left, err := filepath.Glob(filepath.Join(b.hostDir, "scraper", "*"))
-	must(t, err)
+	expect.OK(t, err)
 	if _, err := os.Stat(filepath.Join(b.hostDir, "scraper", "..data")); len(left) > 0 || !os.IsNotExist(err) {
 		t.Errorf("left of the set: %v, %v", left, err)
 	}
@@ -69,7 +70,7 @@ func testScraper(t *testing.T, c *cluster.Cluster) {
 func approve(t *testing.T, c *cluster.Cluster) {
 	t.Helper()
 	client, err := kubernetes.NewForConfig(c.Admin())
-	must(t, err)
+	expect.OK(t, err)
 	requests := client.CertificatesV1().CertificateSigningRequests()
 	ctx, cancel := context.WithCancel(context.Background())
 	var approving sync.WaitGroup

@@ -11,6 +11,7 @@ import (
 	"github.com/chandler-k8s/chandler/agent"
 	"github.com/chandler-k8s/chandler/config"
 	"github.com/chandler-k8s/chandler/leader/scrapercsr"
+	"github.com/chandler-k8s/chandler/test/expect"
 	"github.com/chandler-k8s/chandler/test/fixtures"
 )
 
@@ -21,12 +22,12 @@ func TestLeaderSigns(t *testing.T) {
 	cfg := config.Default()
 	cfg.Scraper.SignerName = config.SignerChandler
 	policies, err := agent.AdmissionPolicies(cfg)
-	must(t, err)
-	must(t, c.Apply(t.Context(), policies))
-	must(t, c.ApplyFiles(t.Context(), filepath.Join(fixtures.Root(), "deploy", "optional", "csrsigning.yaml")))
+	expect.OK(t, err)
+	expect.OK(t, c.Apply(t.Context(), policies))
+	expect.OK(t, c.ApplyFiles(t.Context(), filepath.Join(fixtures.Root(), "deploy", "optional", "csrsigning.yaml")))
 	own := kubernetes.NewForConfigOrDie(agentPod(t, c, fixtures.OpenShiftNode)).CertificatesV1().CertificateSigningRequests()
 	request, _, err := fixtures.ScraperRequest(fixtures.OpenShiftNode, func(d *fixtures.Draft) { d.Object.Spec.SignerName = config.SignerChandler })
-	must(t, err)
+	expect.OK(t, err)
 	name := ""
 	eventually(t, func() (bool, string) { // until the policies are in force
 		stored, err := own.Create(t.Context(), request, metav1.CreateOptions{})

@@ -21,6 +21,7 @@ import (
 
 	"github.com/chandler-k8s/chandler/agent"
 	"github.com/chandler-k8s/chandler/test/cluster"
+	"github.com/chandler-k8s/chandler/test/expect"
 	"github.com/chandler-k8s/chandler/test/fakeaws"
 	"github.com/chandler-k8s/chandler/test/fixtures"
 )
@@ -29,21 +30,21 @@ import (
 // Deployment, under exactly its manifest, beside an agent that never leads.
 func TestSplit(t *testing.T) {
 	c := controlPlane(t)
-	must(t, c.ApplyFiles(t.Context(), filepath.Join(fixtures.Root(), "deploy", "optional", "split.yaml")))
+	expect.OK(t, c.ApplyFiles(t.Context(), filepath.Join(fixtures.Root(), "deploy", "optional", "split.yaml")))
 	aws, err := fakeaws.Listen(fakeaws.Options{})
-	must(t, err)
-	t.Cleanup(func() { must(t, aws.Close()) })
+	expect.OK(t, err)
+	t.Cleanup(func() { expect.OK(t, aws.Close()) })
 	for name, value := range aws.Env() {
 		t.Setenv(name, value)
 	}
 	client, err := kubernetes.NewForConfig(c.Admin())
-	must(t, err)
+	expect.OK(t, err)
 	keys := aws.NewKeys("ecr")
 	_, err = client.CoreV1().Secrets(fixtures.HostNamespace).Create(t.Context(), &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{Name: "eatr-aws-credentials-" + registry},
 		StringData: map[string]string{"aws_access_key_id": keys.AccessKeyID, "aws_secret_access_key": keys.SecretAccessKey},
 	}, metav1.CreateOptions{})
-	must(t, err)
+	expect.OK(t, err)
 
 	node := newBench(t, agentPod(t, c, fixtures.KubeadmNode))
 	node.start(fixtures.KubeadmNode)
@@ -68,7 +69,7 @@ func TestSplit(t *testing.T) {
 		t.Errorf("the leader has made a host directory: %v", err)
 	}
 	t.Run("the other pod's token", func(t *testing.T) { testSplitOther(t, c, leaders, first) })
-	must(t, leaders[first].stop())
+	expect.OK(t, leaders[first].stop())
 	second := holder(t, client, first)
 	awaitPullSecret(t, client, "team-b")
 	if leaders[second] == nil || second == first {
@@ -87,7 +88,7 @@ func splitPods(t *testing.T, client kubernetes.Interface) map[string]string {
 	var names []string
 	eventually(t, func() (bool, string) {
 		found, err := pods.List(t.Context(), metav1.ListOptions{LabelSelector: "app.kubernetes.io/name=chandler-leader"})
-		must(t, err)
+		expect.OK(t, err)
 		names = nil
 		for i := range found.Items {
 			names = append(names, found.Items[i].Name)
@@ -97,7 +98,7 @@ func splitPods(t *testing.T, client kubernetes.Interface) map[string]string {
 	placed := map[string]string{}
 	for i, node := range []string{fixtures.EKSNode, fixtures.KubeadmNode} {
 		placed[names[i]] = node
-		must(t, pods.Bind(t.Context(), &corev1.Binding{
+		expect.OK(t, pods.Bind(t.Context(), &corev1.Binding{
 			ObjectMeta: metav1.ObjectMeta{Name: names[i]}, Target: corev1.ObjectReference{Kind: "Node", Name: node},
 		}, metav1.CreateOptions{}))
 	}
@@ -131,7 +132,7 @@ func startSplitLeader(t *testing.T, c *cluster.Cluster, pod, node string) *split
 	}()
 	l.stop = sync.OnceValue(func() error { cancel(); return <-ended })
 	t.Cleanup(func() {
-		must(t, l.stop())
+		expect.OK(t, l.stop())
 		if t.Failed() {
 			t.Logf("log of leader %s:\n%s", pod, l.logs.String())
 		}
@@ -143,7 +144,7 @@ func startSplitLeader(t *testing.T, c *cluster.Cluster, pod, node string) *split
 // election, and has none.
 func testSplitAgent(t *testing.T, c *cluster.Cluster) {
 	client, err := kubernetes.NewForConfig(agentPod(t, c, fixtures.KubeadmNode))
-	must(t, err)
+	expect.OK(t, err)
 	leases := client.CoordinationV1().Leases(fixtures.Namespace)
 	me := fixtures.PodName(fixtures.KubeadmNode)
 	seconds := int32(15)
@@ -173,14 +174,14 @@ func testSplitOther(t *testing.T, c *cluster.Cluster, leaders map[string]*splitL
 			continue
 		}
 		token, err := c.AsPod(t.Context(), fixtures.Namespace, "chandler-leader", pod)
-		must(t, err)
+		expect.OK(t, err)
 		client, err := kubernetes.NewForConfig(token)
-		must(t, err)
+		expect.OK(t, err)
 		leases := client.CoordinationV1().Leases(fixtures.Namespace)
 		for name, holder := range map[string]string{"seize it": pod, "empty it": "", "renew it": first} {
 			eventually(t, func() (bool, string) { // the leader writes it too
 				lease, err := leases.Get(t.Context(), "chandler", metav1.GetOptions{})
-				must(t, err)
+				expect.OK(t, err)
 				lease.Spec.HolderIdentity, lease.Spec.RenewTime = &holder, &metav1.MicroTime{Time: time.Now()}
 				_, err = leases.Update(t.Context(), lease, metav1.UpdateOptions{FieldManager: "chandler"})
 				if err == nil {

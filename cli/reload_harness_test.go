@@ -1,7 +1,6 @@
 package cli_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -10,7 +9,6 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -19,6 +17,7 @@ import (
 
 	"github.com/chandler-k8s/chandler/cli"
 	"github.com/chandler-k8s/chandler/hostfiles"
+	"github.com/chandler-k8s/chandler/test/expect"
 )
 
 // asProgram makes the test binary be the program, so that tests have a process of
@@ -49,15 +48,15 @@ type reloader struct {
 	journal string // where the consumers of the tests write
 	cmd     *exec.Cmd
 	ended   chan struct{}
-	output  syncBuffer
+	output  expect.Log
 }
 
 func newReloader(t *testing.T) *reloader {
 	t.Helper()
 	host := t.TempDir()
 	dir, err := hostfiles.Open(host)
-	must(t, err)
-	t.Cleanup(func() { must(t, dir.Close()) })
+	expect.OK(t, err)
+	t.Cleanup(func() { expect.OK(t, dir.Close()) })
 	return &reloader{t: t, dir: dir, set: filepath.Join(host, "scraper"), journal: filepath.Join(t.TempDir(), "journal")}
 }
 
@@ -68,7 +67,7 @@ func (r *reloader) start(args ...string) {
 	r.cmd.Env = append(os.Environ(), asProgram+"=yes", "JOURNAL="+r.journal)
 	r.cmd.Stdout, r.cmd.Stderr = &r.output, &r.output
 	r.cmd.WaitDelay = 5 * time.Second
-	must(r.t, r.cmd.Start())
+	expect.OK(r.t, r.cmd.Start())
 	r.ended = make(chan struct{})
 	go func() {
 		defer close(r.ended)
@@ -104,7 +103,7 @@ func (r *reloader) code() int {
 func (r *reloader) publish(content string) {
 	r.t.Helper()
 	_, err := r.dir.Publish("scraper", []hostfiles.File{{Name: "tls.crt", Mode: 0o444, UID: -1, GID: -1, Data: []byte(content)}})
-	must(r.t, err)
+	expect.OK(r.t, err)
 }
 
 func (r *reloader) read() string {
@@ -139,52 +138,16 @@ func (r *reloader) consumer(shell, script string) *exec.Cmd {
 	cmd := exec.Command(shell, "-c", script)
 	cmd.Env = append(os.Environ(), "JOURNAL="+r.journal)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	must(r.t, cmd.Start())
+	expect.OK(r.t, cmd.Start())
 	r.t.Cleanup(func() {
-		must(r.t, syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)) // its workers too
-		_ = cmd.Wait()                                             // killed, so never a success
+		expect.OK(r.t, syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)) // its workers too
+		_ = cmd.Wait()                                                  // killed, so never a success
 	})
 	r.awaitJournal("ready")
 	return cmd
 }
 
-func eventually(t *testing.T, done func() (bool, string)) {
+func eventually(t testing.TB, done func() (bool, string)) {
 	t.Helper()
-	deadline := time.Now().Add(patience)
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		ok, state := done()
-		if ok {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("after %s: %s", patience, state)
-		}
-		<-tick.C
-	}
-}
-
-type syncBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (s *syncBuffer) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.Write(p)
-}
-
-func (s *syncBuffer) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.String()
-}
-
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
+	expect.Done(t, patience, done)
 }

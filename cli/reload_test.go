@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"github.com/chandler-k8s/chandler/cli"
+	"github.com/chandler-k8s/chandler/test/expect"
 )
 
 // onHangup is a consumer that tells of its signal.
@@ -31,15 +32,15 @@ func TestReloadSignalsByPIDFile(t *testing.T) {
 	r.start("--signal", "USR2", "--pid-file", file)
 	r.publish("two")
 	r.awaitOutput("not told of the change") // the consumer writes its file late
-	must(t, os.WriteFile(file, fmt.Appendf(nil, "%d\n", consumer.Process.Pid), 0o600))
+	expect.OK(t, os.WriteFile(file, fmt.Appendf(nil, "%d\n", consumer.Process.Pid), 0o600))
 	r.awaitJournal("ready", "hangup")
 	// Events without a change of content: the same again, and other modes.
 	r.publish("two")
-	must(t, os.WriteFile(filepath.Join(r.set, "..stray"), []byte("x"), 0o600))
-	must(t, os.Chmod(filepath.Join(r.set, "tls.crt"), 0o440))
+	expect.OK(t, os.WriteFile(filepath.Join(r.set, "..stray"), []byte("x"), 0o600))
+	expect.OK(t, os.Chmod(filepath.Join(r.set, "tls.crt"), 0o440))
 	// Content that goes is nothing to reload.
 	_, err := r.dir.Remove("scraper")
-	must(t, err)
+	expect.OK(t, err)
 	r.publish("two")
 	r.publish("three")
 	r.awaitJournal("ready", "hangup", "hangup")
@@ -54,7 +55,7 @@ func TestReloadRefusesPIDFiles(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r := newReloader(t)
 			file := filepath.Join(t.TempDir(), "pid")
-			must(t, os.WriteFile(file, []byte(content), 0o600))
+			expect.OK(t, os.WriteFile(file, []byte(content), 0o600))
 			r.start("--signal", "SIGTERM", "--pid-file", file)
 			r.publish("one")
 			r.awaitOutput("want the number of a process")
@@ -66,11 +67,11 @@ func TestReloadRefusesPIDFiles(t *testing.T) {
 func namedShell(t *testing.T) string {
 	t.Helper()
 	shell, err := exec.LookPath("sh")
-	must(t, err)
+	expect.OK(t, err)
 	data, err := os.ReadFile(shell)
-	must(t, err)
+	expect.OK(t, err)
 	path := filepath.Join(t.TempDir(), fmt.Sprintf("rl-%d-consumer", os.Getpid()))
-	must(t, os.WriteFile(path, data, 0o755))
+	expect.OK(t, os.WriteFile(path, data, 0o755))
 	return path
 }
 
@@ -92,9 +93,9 @@ func TestReloadByNameOfSeveral(t *testing.T) {
 	r.publish("one")
 	r.awaitOutput("no process is called")
 	first := r.consumer(shell, onHangup)
-	must(t, os.Remove(r.journal))
+	expect.OK(t, os.Remove(r.journal))
 	r.awaitJournal("hangup") // it is tried again until there is one
-	must(t, os.Remove(r.journal))
+	expect.OK(t, os.Remove(r.journal))
 	second := r.consumer(shell, onHangup)
 	r.publish("two")
 	r.awaitOutput("use a pid file")

@@ -16,6 +16,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/chandler-k8s/chandler/test/expect"
 )
 
 func TestTokenRenewal(t *testing.T) {
@@ -169,7 +171,7 @@ func TestTermUsesTheLeadersToken(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				api := newFakeAPI()
-				var logs syncBuffer
+				var logs expect.Log
 				read := func(ctx context.Context, term Term) {
 					_, err := term.Client.CoreV1().Namespaces().Get(ctx, "x", metav1.GetOptions{})
 					term.Log.Debug("read", "err", err)

@@ -18,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/chandler-k8s/chandler/leader"
+	"github.com/chandler-k8s/chandler/test/expect"
 )
 
 // workspaceManifest lets the leader write what the test's task writes, and
@@ -71,7 +72,7 @@ func TestElection(t *testing.T) {
 // awaitHolder waits until the Lease names the agent, and returns how long.
 func (w *world) awaitHolder(t *testing.T, name string) time.Duration {
 	t.Helper()
-	return eventually(t, 30*time.Second, func() error {
+	return expect.Within(t, 30*time.Second, func() error {
 		got, err := w.holder(t.Context())
 		if err == nil && got != podName(name) {
 			err = fmt.Errorf("the Lease names %q, want %s", got, podName(name))
@@ -96,7 +97,7 @@ func (w *world) scribbled(t *testing.T, name string) string {
 // awaitScribbling waits for a write newer than the version.
 func (w *world) awaitScribbling(t *testing.T, name, since string) {
 	t.Helper()
-	eventually(t, 30*time.Second, func() error {
+	expect.Within(t, 30*time.Second, func() error {
 		if w.scribbled(t, name) == since {
 			return fmt.Errorf("%s has not written", name)
 		}
@@ -178,12 +179,12 @@ func (w *world) testFrozenDeaf(t *testing.T) {
 
 func (w *world) testDeposed(t *testing.T) {
 	r := w.start(t, "a")
-	eventually(t, 10*time.Second, r.mustLead)
+	expect.Within(t, 10*time.Second, r.mustLead)
 	found, err := w.admin.CoordinationV1().Leases(namespace).Get(t.Context(), lease, metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 5*time.Second, func() error {
+	expect.Within(t, 5*time.Second, func() error {
 		named(podName("c"))(found)
 		_, err := w.admin.CoordinationV1().Leases(namespace).Update(t.Context(), found, metav1.UpdateOptions{})
 		if apierrors.IsConflict(err) {
@@ -192,7 +193,7 @@ func (w *world) testDeposed(t *testing.T) {
 		}
 		return err
 	})
-	eventually(t, 5*time.Second, func() error {
+	expect.Within(t, 5*time.Second, func() error {
 		if r.leads() {
 			return errors.New("still leads")
 		}
@@ -214,7 +215,7 @@ func (w *world) testRightsTakenAway(t *testing.T) {
 	if err := w.admin.RbacV1().RoleBindings(workspace).Delete(t.Context(), "scribe", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 10*time.Second, func() error {
+	expect.Within(t, 10*time.Second, func() error {
 		if metric(r.registry, "chandler_task_errors_total") < 2 {
 			return errors.New("no failure is counted")
 		}
@@ -295,8 +296,8 @@ func running(tasks ...leader.Task) func(*leader.Options) {
 func (w *world) testRightsMissing(t *testing.T) {
 	secrets, namespaces := newWatcher("secrets", leader.Selection{}), newWatcher("namespaces", leader.Selection{})
 	r := w.start(t, "a", running(secrets, namespaces))
-	eventually(t, 10*time.Second, func() error { return namespaces.has("default") })
-	eventually(t, 5*time.Second, func() error {
+	expect.Within(t, 10*time.Second, func() error { return namespaces.has("default") })
+	expect.Within(t, 5*time.Second, func() error {
 		if got := metric(r.registry, "chandler_task_missing_permissions"); got != 2 {
 			return fmt.Errorf("got %v missing permissions, want list and watch of secrets", got)
 		}
@@ -321,7 +322,7 @@ subjects: [{kind: ServiceAccount, name: chandler-leader, namespace: chandler}]
 `)); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, time.Minute, func() error { return secrets.has("found-later") })
+	expect.Within(t, time.Minute, func() error { return secrets.has("found-later") })
 	if err := w.admin.RbacV1().ClusterRoleBindings().Delete(t.Context(), "reads-secrets", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
@@ -339,7 +340,7 @@ func (w *world) testInformers(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	eventually(t, 10*time.Second, func() error { return watching.has("selected") })
+	expect.Within(t, 10*time.Second, func() error { return watching.has("selected") })
 	watching.mu.Lock()
 	defer watching.mu.Unlock()
 	if len(watching.seen) != 1 {
@@ -355,7 +356,7 @@ func (w *world) testInformers(t *testing.T) {
 // again afterwards, and the new term's informers work.
 func (w *world) testAPIServerRestart(t *testing.T) {
 	replicas := []*replica{w.start(t, "a"), w.start(t, "b")}
-	eventually(t, 10*time.Second, func() error { return errors.Join(leaders(replicas)) })
+	expect.Within(t, 10*time.Second, func() error { return errors.Join(leaders(replicas)) })
 	w.StopAPIServer()
 	after((duration + 1) * time.Second)
 	for i, r := range replicas {
@@ -367,7 +368,7 @@ func (w *world) testAPIServerRestart(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := map[string]string{"a": w.scribbled(t, "a"), "b": w.scribbled(t, "b")}
-	eventually(t, 30*time.Second, func() error {
+	expect.Within(t, 30*time.Second, func() error {
 		if err := leaders(replicas); err != nil {
 			return err
 		}

@@ -15,6 +15,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/chandler-k8s/chandler/test/cluster"
+	"github.com/chandler-k8s/chandler/test/expect"
 )
 
 const (
@@ -88,7 +89,7 @@ func (w *world) awaitPolicies(t *testing.T) {
 		t.Fatal(err)
 	}
 	leases := kubernetes.NewForConfigOrDie(a).CoordinationV1().Leases(namespace)
-	eventually(t, 30*time.Second, func() error {
+	expect.Within(t, 30*time.Second, func() error {
 		stray := leaseOf(podName("a"))
 		stray.Name = "stray"
 		_, err := leases.Create(t.Context(), stray, metav1.CreateOptions{FieldManager: manager, DryRun: []string{metav1.DryRunAll}})
@@ -137,24 +138,6 @@ func (w *world) holder(ctx context.Context) (string, error) {
 		return "", err
 	}
 	return *found.Spec.HolderIdentity, nil
-}
-
-// eventually polls until check succeeds, and returns how long that took.
-func eventually(t *testing.T, limit time.Duration, check func() error) time.Duration {
-	t.Helper()
-	begin := time.Now()
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		err := check()
-		if err == nil {
-			return time.Since(begin)
-		}
-		if time.Since(begin) > limit {
-			t.Fatalf("after %s: %v", limit, err)
-		}
-		<-tick.C
-	}
 }
 
 // after waits for d, which only a test of the API server's own clock may do.

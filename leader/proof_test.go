@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/chandler-k8s/chandler/test/expect"
 )
 
 // TestNoTermWithoutPolicies: a replica that finds a policy missing gives the Lease
@@ -19,7 +21,7 @@ func TestNoTermWithoutPolicies(t *testing.T) {
 				api := newFakeAPI()
 				api.lacks = policy
 				s := &syncs{begin: time.Now(), answer: func(int) (time.Duration, error) { return 0, nil }}
-				var logs syncBuffer
+				var logs expect.Log
 				r := start(t, api, "pod-0", running(&stubTask{name: "task", keys: []string{"k"}, sync: s.sync}),
 					func(o *Options) { o.Log = slog.New(slog.NewTextHandler(&logs, nil)) })
 				idle(time.Minute)

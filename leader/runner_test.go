@@ -15,6 +15,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	authorizationv1 "k8s.io/api/authorization/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/chandler-k8s/chandler/test/expect"
 )
 
 // permittedTask names two permissions.
@@ -215,7 +217,7 @@ func TestOptionalInformersHoldUpNothing(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := &syncs{begin: time.Now(), answer: func(int) (time.Duration, error) { return 0, nil }}
 				task := &watcher{stubTask{name: "task", keys: []string{"k"}, sync: s.sync}, test.optional}
-				var logs syncBuffer
+				var logs expect.Log
 				api := newFakeAPI()
 				api.silent = "/namespaces/ci-cd/secrets"
 				r := start(t, api, "pod-0", running(task), func(o *Options) { o.Log = slog.New(slog.NewTextHandler(&logs, nil)) })

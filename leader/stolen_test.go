@@ -11,6 +11,8 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
+
+	"github.com/chandler-k8s/chandler/test/expect"
 )
 
 // testStolen: a leader's token writes nothing once the Lease is on another node,
@@ -45,7 +47,7 @@ func (w *world) testStolen(t *testing.T) {
 			if err := w.try(t, step.move, step.as); err != nil {
 				t.Fatal(err)
 			}
-			eventually(t, 30*time.Second, func() error {
+			expect.Within(t, 30*time.Second, func() error {
 				err := tellEvent(t, stolen)
 				if (err == nil) == step.refused || (err != nil && !apierrors.IsRequestEntityTooLargeError(err)) {
 					return fmt.Errorf("got %w, want it refused: %t", err, step.refused)
@@ -73,7 +75,7 @@ func (w *world) testStolen(t *testing.T) {
 	t.Run("no Lease", func(t *testing.T) {
 		w.vacate(t)
 		for name, client := range map[string]kubernetes.Interface{"the leader's token": stolen, "the administrator": w.admin} {
-			eventually(t, 30*time.Second, func() error {
+			expect.Within(t, 30*time.Second, func() error {
 				if err := tellEvent(t, client); err != nil {
 					return fmt.Errorf("%s: got %w, want it to pass", name, err)
 				}

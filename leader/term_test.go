@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/chandler-k8s/chandler/leader"
+	"github.com/chandler-k8s/chandler/test/expect"
 )
 
 // testCountsAgents: the count reaches the Lease under the rights of deploy/base,
@@ -36,7 +37,7 @@ func (w *world) testCountsAgents(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	eventually(t, 30*time.Second, func() error { // its controller counts the nodes
+	expect.Within(t, 30*time.Second, func() error { // its controller counts the nodes
 		set, err = w.admin.AppsV1().DaemonSets(namespace).Get(t.Context(), set.Name, metav1.GetOptions{})
 		if err == nil && set.Status.DesiredNumberScheduled != 3 {
 			err = fmt.Errorf("the DaemonSet wants %d pods, not 3 yet", set.Status.DesiredNumberScheduled)
@@ -58,7 +59,7 @@ func (w *world) testCountsAgents(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			w.vacate(t)
 			r := w.start(t, "a", func(o *leader.Options) { o.Agents = leader.CountAgents(set.Name, test.candidates) })
-			eventually(t, 10*time.Second, func() error {
+			expect.Within(t, 10*time.Second, func() error {
 				found, err := w.admin.CoordinationV1().Leases(namespace).Get(t.Context(), lease, metav1.GetOptions{})
 				if err == nil && found.Annotations[leader.AgentsAnnotation] != test.want {
 					err = fmt.Errorf("got annotation %q, want %q", found.Annotations[leader.AgentsAnnotation], test.want)
@@ -116,7 +117,7 @@ func (w *world) testEvents(t *testing.T) {
 	r := w.start(t, "a", func(o *leader.Options) {
 		o.Tasks = func(term leader.Term) ([]leader.Task, error) { return []leader.Task{&teller{term}}, nil }
 	})
-	eventually(t, 10*time.Second, func() error {
+	expect.Within(t, 10*time.Second, func() error {
 		events, err := w.admin.EventsV1().Events("default").List(t.Context(), metav1.ListOptions{FieldSelector: "reason=Told0"})
 		if err == nil && len(events.Items) != 1 {
 			err = fmt.Errorf("got %d Events, want 1", len(events.Items))

@@ -16,6 +16,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
+
+	"github.com/chandler-k8s/chandler/test/expect"
 )
 
 // tokenRequest asks for what an honest agent on the node asks for.
@@ -39,7 +41,7 @@ func (w *world) leaderToken(t *testing.T, client kubernetes.Interface, request *
 // settled waits until the API server's policy knows who holds the Lease.
 func (w *world) settled(t *testing.T, holder string, client kubernetes.Interface) {
 	t.Helper()
-	eventually(t, 5*time.Second, func() error {
+	expect.Within(t, 5*time.Second, func() error {
 		_, err := w.leaderToken(t, client, tokenRequest(nodeName(holder)))
 		return err
 	})
@@ -93,7 +95,7 @@ func (w *world) testNodeless(t *testing.T) {
 	}
 	seconds := int64(600)
 	unbound := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: &seconds}}
-	eventually(t, 5*time.Second, func() error {
+	expect.Within(t, 5*time.Second, func() error {
 		_, err := w.leaderToken(t, holder, unbound)
 		return err
 	})
@@ -203,7 +205,7 @@ func (w *world) testChange(t *testing.T, a, b kubernetes.Interface) {
 	if err := w.try(t, move{change: named("")}, b); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 5*time.Second, func() error {
+	expect.Within(t, 5*time.Second, func() error {
 		_, err := w.leaderToken(t, b, tokenRequest(nodeName("b")))
 		switch {
 		case err == nil:
@@ -293,7 +295,7 @@ func (w *world) theft(t *testing.T, client kubernetes.Interface) map[string]erro
 // testTypeCheck: the API server finds no fault with any expression.
 func (w *world) testTypeCheck(t *testing.T) {
 	for _, name := range []string{"chandler-lease", "chandler-leader-token", "chandler-leader-node"} {
-		eventually(t, 30*time.Second, func() error {
+		expect.Within(t, 30*time.Second, func() error {
 			policy, err := w.admin.AdmissionregistrationV1().ValidatingAdmissionPolicies().Get(t.Context(), name, metav1.GetOptions{})
 			if err != nil {
 				return err

@@ -1,13 +1,11 @@
 package leader_test
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"log/slog"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -15,6 +13,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/chandler-k8s/chandler/leader"
+	"github.com/chandler-k8s/chandler/test/expect"
 )
 
 // testUnguarded: a replica does not lead while one of the policies is not in force,
@@ -32,10 +31,10 @@ func (w *world) testUnguarded(t *testing.T) {
 			if err := bindings.Delete(t.Context(), policy, metav1.DeleteOptions{}); err != nil {
 				t.Fatal(err)
 			}
-			eventually(t, 30*time.Second, func() error { return w.unguarded(t, policy, client) })
-			logs := &syncLog{}
+			expect.Within(t, 30*time.Second, func() error { return w.unguarded(t, policy, client) })
+			logs := &expect.Log{}
 			r := w.start(t, "a", func(o *leader.Options) { o.Log = slog.New(slog.NewTextHandler(logs, nil)) })
-			eventually(t, time.Minute, func() error {
+			expect.Within(t, time.Minute, func() error {
 				if text := logs.String(); !strings.Contains(text, "admission policy "+policy+": it is not in force") || !strings.Contains(text, "deploy/base/policies.yaml") {
 					return errors.New("the log names no missing policy")
 				}
@@ -47,7 +46,7 @@ func (w *world) testUnguarded(t *testing.T) {
 			if err := w.ApplyFiles(t.Context(), filepath.Join("..", "deploy", "base", "policies.yaml")); err != nil {
 				t.Fatal(err)
 			}
-			eventually(t, time.Minute, func() error {
+			expect.Within(t, time.Minute, func() error {
 				if got := metric(r.registry, "chandler_task_runs_total"); got == 0 {
 					return errors.New("no sync although the policy is back")
 				}
@@ -73,21 +72,4 @@ func (w *world) unguarded(t *testing.T, policy string, client kubernetes.Interfa
 		return fmt.Errorf("two hours: %w", err)
 	}
 	return nil
-}
-
-type syncLog struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (l *syncLog) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.Write(p)
-}
-
-func (l *syncLog) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.String()
 }

@@ -26,6 +26,7 @@ import (
 
 	"github.com/chandler-k8s/chandler/serving"
 	"github.com/chandler-k8s/chandler/test/cluster"
+	"github.com/chandler-k8s/chandler/test/expect"
 	"github.com/chandler-k8s/chandler/test/fixtures"
 )
 
@@ -39,14 +40,14 @@ func TestAgainstTheCluster(t *testing.T) {
 		t.Skip("starts a control plane")
 	}
 	c := cluster.ForTest(t, cluster.Options{})
-	must(t, fixtures.Deploy(t.Context(), c))
-	must(t, fixtures.Apply(t.Context(), c, "eks"))
+	expect.OK(t, fixtures.Deploy(t.Context(), c))
+	expect.OK(t, fixtures.Apply(t.Context(), c, "eks"))
 	config, err := fixtures.AgentPod(t.Context(), c, fixtures.EKSNode)
-	must(t, err)
+	expect.OK(t, err)
 	agent, err := kubernetes.NewForConfig(config)
-	must(t, err)
+	expect.OK(t, err)
 	admin, err := kubernetes.NewForConfig(c.Admin())
-	must(t, err)
+	expect.OK(t, err)
 
 	t.Run("tokens", func(t *testing.T) { testTokens(t, c, admin, agent) })
 	t.Run("certificates, API server up and down", func(t *testing.T) { testClusterCA(t, c, admin, agent) })
@@ -58,14 +59,14 @@ func testClusterCA(t *testing.T, c *cluster.Cluster, admin, agent kubernetes.Int
 	s := start(t, serving.Options{Clients: serving.Clients{Cluster: agent, Kept: stored}})
 	s.await(t, scraper, http.StatusOK)
 	mark, err := c.Mark()
-	must(t, err)
+	expect.OK(t, err)
 	for range 50 {
 		if status, body, _ := s.scrape(t, scraper, ""); status != http.StatusOK {
 			t.Fatalf("got %d %q", status, body)
 		}
 	}
 	requests, err := c.Requests(mark)
-	must(t, err)
+	expect.OK(t, err)
 	if got := requests.Where(cluster.User(cluster.ServiceAccountUser(fixtures.Namespace, fixtures.ServiceAccount))).Total(); got != 0 {
 		t.Errorf("50 scrapes: got %d requests to the API server, want none", got)
 	}
@@ -80,16 +81,16 @@ func testClusterCA(t *testing.T, c *cluster.Cluster, admin, agent kubernetes.Int
 	if status, _, _ := fresh.scrape(t, scraper, ""); status != http.StatusUnauthorized {
 		t.Errorf("no CA is known: got %d, want 401", status)
 	}
-	must(t, c.StartAPIServer(t.Context()))
+	expect.OK(t, c.StartAPIServer(t.Context()))
 	fresh.await(t, scraper, http.StatusOK)
 }
 
 func testTokens(t *testing.T, c *cluster.Cluster, admin, agent kubernetes.Interface) {
 	for _, name := range []string{"listed", "reader", "nobody"} {
 		_, err := admin.CoreV1().ServiceAccounts("default").Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
-		must(t, err)
+		expect.OK(t, err)
 	}
-	must(t, c.Apply(t.Context(), []byte(`
+	expect.OK(t, c.Apply(t.Context(), []byte(`
 apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRole
 metadata: {name: metrics-reader}
@@ -107,13 +108,13 @@ subjects: [{kind: ServiceAccount, name: reader, namespace: default}]
 	bare := client(t, showing(tls.Certificate{}))
 	token := func(name string) string {
 		config, err := c.AsServiceAccount(t.Context(), "default", name)
-		must(t, err)
+		expect.OK(t, err)
 		return config.BearerToken
 	}
 	if status, _, _ := s.scrape(t, bare, token("reader")); status != http.StatusServiceUnavailable {
 		t.Errorf("without deploy/optional/delegation.yaml: got %d, want 503", status)
 	}
-	must(t, c.ApplyFiles(t.Context(), filepath.Join(fixtures.Root(), "deploy", "optional", "delegation.yaml")))
+	expect.OK(t, c.ApplyFiles(t.Context(), filepath.Join(fixtures.Root(), "deploy", "optional", "delegation.yaml")))
 	reader := token("reader")
 	eventually(t, func() (bool, string) { // the authorizer learns of the rights in a moment
 		status, body, _ := s.scrape(t, bare, reader)
@@ -130,12 +131,12 @@ subjects: [{kind: ServiceAccount, name: reader, namespace: default}]
 		}
 	}
 	mark, err := c.Mark()
-	must(t, err)
+	expect.OK(t, err)
 	for range 20 {
 		s.scrape(t, bare, reader)
 	}
 	requests, err := c.Requests(mark)
-	must(t, err)
+	expect.OK(t, err)
 	if got := requests.Where(cluster.User(cluster.ServiceAccountUser(fixtures.Namespace, fixtures.ServiceAccount))).Total(); got != 0 {
 		t.Errorf("20 scrapes by a token that is known: got %d reviews, want none", got)
 	}
@@ -148,21 +149,21 @@ subjects: [{kind: ServiceAccount, name: reader, namespace: default}]
 func clusterCertificate(t *testing.T, admin kubernetes.Interface) tls.Certificate {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	must(t, err)
+	expect.OK(t, err)
 	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: pkix.Name{CommonName: scraper}}, key)
-	must(t, err)
+	expect.OK(t, err)
 	name, uid, err := csr.RequestCertificateWithContext(t.Context(), admin, pem.EncodeToMemory(&pem.Block{Type: certutil.CertificateRequestBlockType, Bytes: der}), "scraper",
 		certsv1.KubeAPIServerClientSignerName, nil, []certsv1.KeyUsage{certsv1.UsageDigitalSignature, certsv1.UsageClientAuth}, key)
-	must(t, err)
+	expect.OK(t, err)
 	request, err := admin.CertificatesV1().CertificateSigningRequests().Get(t.Context(), name, metav1.GetOptions{})
-	must(t, err)
+	expect.OK(t, err)
 	request.Status.Conditions = []certsv1.CertificateSigningRequestCondition{{Type: certsv1.CertificateApproved, Status: corev1.ConditionTrue, Reason: "Test"}}
 	_, err = admin.CertificatesV1().CertificateSigningRequests().UpdateApproval(t.Context(), name, request, metav1.UpdateOptions{})
-	must(t, err)
+	expect.OK(t, err)
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	issued, err := csr.WaitForCertificate(ctx, admin, name, uid)
-	must(t, err)
+	expect.OK(t, err)
 	block, _ := pem.Decode(issued)
 	return tls.Certificate{Certificate: [][]byte{block.Bytes}, PrivateKey: key}
 }
@@ -176,21 +177,9 @@ func (s *server) await(t *testing.T, c *http.Client, want int) {
 	})
 }
 
-func eventually(t *testing.T, done func() (bool, string)) {
+func eventually(t testing.TB, done func() (bool, string)) {
 	t.Helper()
-	deadline := time.Now().Add(patience)
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		ok, state := done()
-		if ok {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("after %s: %s", patience, state)
-		}
-		<-tick.C
-	}
+	expect.Done(t, patience, done)
 }
 
 // keeper keeps a bundle in memory.

@@ -1,7 +1,6 @@
 package serving_test
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -13,7 +12,6 @@ import (
 	"net/http/httptrace"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -22,6 +20,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/chandler-k8s/chandler/serving"
+	"github.com/chandler-k8s/chandler/test/expect"
 	"github.com/chandler-k8s/chandler/test/pki"
 )
 
@@ -29,34 +28,16 @@ import (
 type server struct {
 	metrics, health string
 	reg             *prometheus.Registry
-	logs            *lockedBuffer
-}
-
-// lockedBuffer is one that several goroutines may use.
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
+	logs            *expect.Log
 }
 
 // Write implements io.Writer.
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
 // start runs a server that accepts the scraper, unless the options say otherwise.
 // It keeps what was logged at debug level, too.
 func start(t testing.TB, o serving.Options) *server {
 	t.Helper()
 	listening := make(addresses, 2)
-	s := &server{reg: prometheus.NewRegistry(), logs: &lockedBuffer{}}
+	s := &server{reg: prometheus.NewRegistry(), logs: &expect.Log{}}
 	o.Address, o.HealthAddress = "127.0.0.1:0", "127.0.0.1:0"
 	o.Gatherer, o.Metrics = s.reg, s.reg
 	o.Live, o.Ready = func() error { return nil }, func() error { return errors.New("no files yet") }
@@ -105,14 +86,14 @@ func (s *server) scrape(t testing.TB, c *http.Client, token string) (status int,
 	t.Helper()
 	trace := &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) { reused = info.Reused }}
 	req, err := http.NewRequestWithContext(httptrace.WithClientTrace(t.Context(), trace), http.MethodGet, "https://"+s.metrics+"/metrics", http.NoBody)
-	must(t, err)
+	expect.OK(t, err)
 	if token != "" {
 		req.Header.Set("Authorization", "Bearer "+token)
 	}
 	resp, err := c.Do(req)
-	must(t, err)
+	expect.OK(t, err)
 	data, err := io.ReadAll(resp.Body)
-	must(t, errors.Join(err, resp.Body.Close()))
+	expect.OK(t, errors.Join(err, resp.Body.Close()))
 	return resp.StatusCode, string(data), reused
 }
 
@@ -166,11 +147,11 @@ func TestWhoMayScrape(t *testing.T) {
 	}
 	t.Run("a certificate without its key", func(t *testing.T) {
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+s.metrics+"/metrics", http.NoBody)
-		must(t, err)
+		expect.OK(t, err)
 		resp, err := client(t, showing(stolen)).Do(req)
 		if err == nil {
 			t.Errorf("got status %d, want the handshake refused", resp.StatusCode)
-			must(t, resp.Body.Close())
+			expect.OK(t, resp.Body.Close())
 		}
 	})
 }
@@ -178,7 +159,7 @@ func TestWhoMayScrape(t *testing.T) {
 func refusals(t *testing.T, reg *prometheus.Registry) map[string]float64 {
 	t.Helper()
 	families, err := reg.Gather()
-	must(t, err)
+	expect.OK(t, err)
 	counts := map[string]float64{}
 	for _, f := range families {
 		if f.GetName() != "chandler_serving_refusals_total" {
@@ -199,8 +180,8 @@ func TestNoOtherPath(t *testing.T) {
 	c := client(t, showing(issue(t, ca, nil)))
 	for _, path := range []string{"/", "/debug/pprof/", "/healthz"} {
 		resp, err := c.Get("https://" + s.metrics + path)
-		must(t, err)
-		must(t, resp.Body.Close())
+		expect.OK(t, err)
+		expect.OK(t, resp.Body.Close())
 		if resp.StatusCode != http.StatusNotFound {
 			t.Errorf("%s: got %d, want 404", path, resp.StatusCode)
 		}
@@ -247,26 +228,26 @@ func TestFilesAreFollowed(t *testing.T) {
 	dir := t.TempDir()
 	bundle := filepath.Join(dir, "clients.crt")
 	first, err := servers.Server([]string{"node-1"})
-	must(t, err)
+	expect.OK(t, err)
 	second, err := servers.Server([]string{"node-1"})
-	must(t, err)
+	expect.OK(t, err)
 	certFile, keyFile := filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key")
 	s := start(t, serving.Options{
 		TLS: serving.TLS{CertFile: certFile, KeyFile: keyFile}, Clients: serving.Clients{CAFile: bundle},
 	})
 	if conn, err := tls.Dial("tcp", s.metrics, &tls.Config{InsecureSkipVerify: true}); err == nil {
 		t.Error("a server without its certificate got through a handshake")
-		must(t, conn.Close())
+		expect.OK(t, conn.Close())
 	}
-	must(t, first.Write(dir, "tls"))
+	expect.OK(t, first.Write(dir, "tls"))
 	want := func(what string, wantServer *pki.Pair, pair tls.Certificate, wantStatus int) {
 		t.Helper()
 		conn, err := tls.Dial("tcp", s.metrics, &tls.Config{InsecureSkipVerify: true})
-		must(t, err)
+		expect.OK(t, err)
 		if got := conn.ConnectionState().PeerCertificates[0]; !got.Equal(wantServer.Certificate) {
 			t.Errorf("%s: got serving certificate %s, want %s", what, got.SerialNumber, wantServer.Certificate.SerialNumber)
 		}
-		must(t, conn.Close())
+		expect.OK(t, conn.Close())
 		if status, body, _ := s.scrape(t, client(t, showing(pair)), ""); status != wantStatus {
 			t.Errorf("%s: got %d %.100q, want %d", what, status, body, wantStatus)
 		}
@@ -283,7 +264,7 @@ func TestFilesAreFollowed(t *testing.T) {
 	want("the next CA, a certificate of the first", first, old, http.StatusUnauthorized)
 	replace(t, certFile, []byte("no certificate"))
 	want("a broken serving certificate: the last good one counts", first, fresh, http.StatusOK)
-	must(t, second.Write(dir, "tls"))
+	expect.OK(t, second.Write(dir, "tls"))
 	want("the next serving certificate", second, fresh, http.StatusOK)
 	if got := testutil.CollectAndCount(s.reg, "chandler_serving_client_cas"); got != 2 {
 		t.Errorf("got %d sources of CAs in the metrics, want 2", got)
@@ -294,7 +275,7 @@ func TestSelfMadeCertificate(t *testing.T) {
 	s := start(t, serving.Options{TLS: serving.TLS{NodeName: "worker-3"}})
 	leaf := func() *x509.Certificate {
 		conn, err := tls.Dial("tcp", s.metrics, &tls.Config{InsecureSkipVerify: true})
-		must(t, err)
+		expect.OK(t, err)
 		defer conn.Close()
 		return conn.ConnectionState().PeerCertificates[0]
 	}

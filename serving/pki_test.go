@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/chandler-k8s/chandler/test/expect"
 	"github.com/chandler-k8s/chandler/test/pki"
 )
 
@@ -16,7 +17,7 @@ const scraper = "system:serviceaccount:openshift-monitoring:prometheus-k8s"
 func newAuthority(t testing.TB) *pki.Pair {
 	t.Helper()
 	ca, err := pki.NewAuthority("test CA")
-	must(t, err)
+	expect.OK(t, err)
 	return ca
 }
 
@@ -31,19 +32,12 @@ func issue(t testing.TB, ca *pki.Pair, alter func(*x509.Certificate)) tls.Certif
 		alter(template)
 	}
 	pair, err := ca.Issue(template)
-	must(t, err)
+	expect.OK(t, err)
 	return pair.TLS()
 }
 
 func replace(t testing.TB, path string, data []byte) {
 	t.Helper()
-	must(t, os.WriteFile(path+".new", data, 0o600))
-	must(t, os.Rename(path+".new", path))
-}
-
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
+	expect.OK(t, os.WriteFile(path+".new", data, 0o600))
+	expect.OK(t, os.Rename(path+".new", path))
 }

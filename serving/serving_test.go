@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/chandler-k8s/chandler/serving"
+	"github.com/chandler-k8s/chandler/test/expect"
 )
 
 func TestHealth(t *testing.T) {
@@ -27,9 +28,9 @@ func TestHealth(t *testing.T) {
 		"/":        {http.StatusNotFound, "404 page not found\n"},
 	} {
 		resp, err := http.Get("http://" + s.health + path)
-		must(t, err)
+		expect.OK(t, err)
 		body, err := io.ReadAll(resp.Body)
-		must(t, errors.Join(err, resp.Body.Close()))
+		expect.OK(t, errors.Join(err, resp.Body.Close()))
 		if resp.StatusCode != want.status || string(body) != want.body {
 			t.Errorf("%s: got %d %q, want %d %q", path, resp.StatusCode, body, want.status, want.body)
 		}
@@ -49,7 +50,7 @@ func TestNoMetricsWithoutAddress(t *testing.T) {
 		t.Errorf("got %q, want health alone", line)
 	}
 	cancel()
-	must(t, <-ended)
+	expect.OK(t, <-ended)
 	if len(listening) > 0 {
 		t.Errorf("it serves something else: %q", <-listening)
 	}
@@ -57,7 +58,7 @@ func TestNoMetricsWithoutAddress(t *testing.T) {
 
 func TestAddressTaken(t *testing.T) {
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
+	expect.OK(t, err)
 	defer taken.Close()
 	s := serving.New(serving.Options{
 		Address: taken.Addr().String(), HealthAddress: "127.0.0.1:0", Gatherer: prometheus.NewRegistry(),

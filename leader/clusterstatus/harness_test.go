@@ -1,7 +1,6 @@
 package clusterstatus_test
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
@@ -24,6 +23,7 @@ import (
 	"github.com/chandler-k8s/chandler/leader"
 	"github.com/chandler-k8s/chandler/leader/clusterstatus"
 	"github.com/chandler-k8s/chandler/test/cluster"
+	"github.com/chandler-k8s/chandler/test/expect"
 	"github.com/chandler-k8s/chandler/test/fakeaws"
 )
 
@@ -47,12 +47,12 @@ func newWorld(t *testing.T) *world {
 	w := &world{Cluster: cluster.ForTest(t, cluster.Options{})}
 	w.admin = kubernetes.NewForConfigOrDie(w.Admin())
 	for _, file := range []string{"base/00-namespace", "base/serviceaccounts", "base/rbac", "optional/clusterstatus"} {
-		must(t, w.ApplyFiles(t.Context(), filepath.Join("..", "..", "deploy", file+".yaml")))
+		expect.OK(t, w.ApplyFiles(t.Context(), filepath.Join("..", "..", "deploy", file+".yaml")))
 	}
 	var err error
 	w.aws, err = fakeaws.Listen(fakeaws.Options{})
-	must(t, err)
-	t.Cleanup(func() { must(t, w.aws.Close()) })
+	expect.OK(t, err)
+	t.Cleanup(func() { expect.OK(t, w.aws.Close()) })
 	for name, value := range w.aws.Env() {
 		t.Setenv(name, value)
 	}
@@ -65,7 +65,7 @@ func newWorld(t *testing.T) *world {
 func (w *world) leader(t *testing.T) *rest.Config {
 	t.Helper()
 	config, err := w.AsServiceAccount(t.Context(), home, account)
-	must(t, err)
+	expect.OK(t, err)
 	config.QPS = -1
 	return config
 }
@@ -74,7 +74,7 @@ func (w *world) namespace(t *testing.T, name string) {
 	t.Helper()
 	object := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}
 	_, err := w.admin.CoreV1().Namespaces().Create(t.Context(), object, metav1.CreateOptions{})
-	must(t, err)
+	expect.OK(t, err)
 }
 
 const workloadYAML = `
@@ -91,7 +91,7 @@ spec:
 
 func (w *world) workload(t *testing.T, kind, namespace, name, spec string) {
 	t.Helper()
-	must(t, w.Apply(t.Context(), fmt.Appendf(nil, workloadYAML, kind, name, namespace, spec)))
+	expect.OK(t, w.Apply(t.Context(), fmt.Appendf(nil, workloadYAML, kind, name, namespace, spec)))
 }
 
 // setReady makes that many pods of a workload ready, and the others not, as
@@ -123,7 +123,7 @@ func (w *world) setReady(t *testing.T, namespace, app string, ready int) {
 type term struct {
 	world    *world
 	registry *prometheus.Registry
-	log      *buffer
+	log      *expect.Log
 	silent   atomic.Bool // the Lease is not renewed
 	stop     func()
 }
@@ -131,12 +131,12 @@ type term struct {
 // run starts a term that publishes metric name, so that tests tell theirs apart.
 func (w *world) run(t *testing.T, config *rest.Config, name string, targets []clusterstatus.Target, change ...func(*clusterstatus.Options)) *term {
 	t.Helper()
-	r := &term{world: w, registry: prometheus.NewRegistry(), log: &buffer{}}
+	r := &term{world: w, registry: prometheus.NewRegistry(), log: &expect.Log{}}
 	own, err := awsconfig.LoadDefaultConfig(t.Context(), awsconfig.WithRegion("eu-west-1"), awsconfig.WithCredentialsProvider(
 		credentials.NewStaticCredentialsProvider(w.keys.AccessKeyID, w.keys.SecretAccessKey, "")))
-	must(t, err)
+	expect.OK(t, err)
 	counters, err := clusterstatus.NewMetrics(r.registry)
-	must(t, err)
+	expect.OK(t, err)
 	opts := clusterstatus.Options{
 		Interval: interval, Metric: clusterstatus.Metric{Namespace: "Test", Name: name}, Targets: targets, AWS: own, Metrics: counters,
 	}
@@ -154,7 +154,7 @@ func (w *world) run(t *testing.T, config *rest.Config, name string, targets []cl
 			return time.Now(), true
 		},
 	}, opts)
-	must(t, err)
+	expect.OK(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() { r.work(ctx, t, task, leader.NewInformers(client, bare)) })
@@ -229,7 +229,7 @@ func (w *world) await(t *testing.T, name string, of map[string]string, want floa
 func (r *term) metric(t *testing.T, name, label string) float64 {
 	t.Helper()
 	families, err := r.registry.Gather()
-	must(t, err)
+	expect.OK(t, err)
 	for _, family := range families {
 		for _, m := range family.GetMetric() {
 			if family.GetName() == "chandler_clusterstatus_"+name && (label == "" || m.GetLabel()[0].GetValue() == label) {
@@ -268,45 +268,7 @@ func (r *term) awaitLog(t *testing.T, parts ...string) {
 	})
 }
 
-func eventually(t *testing.T, check func() error) {
+func eventually(t testing.TB, check func() error) {
 	t.Helper()
-	deadline := time.After(patient)
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		err := check()
-		if err == nil {
-			return
-		}
-		select {
-		case <-deadline:
-			t.Fatalf("after %s: %v", patient, err)
-		case <-tick.C:
-		}
-	}
-}
-
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-// buffer is a log that goroutines write while a test reads.
-type buffer struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.Write(p)
-}
-
-func (b *buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.String()
+	expect.Within(t, patient, check)
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/chandler-k8s/chandler/leader/clusterstatus"
 	"github.com/chandler-k8s/chandler/test/cluster"
+	"github.com/chandler-k8s/chandler/test/expect"
 	"github.com/chandler-k8s/chandler/test/fakeaws"
 )
 
@@ -62,7 +63,7 @@ func (w *world) testFollows(t *testing.T) {
 	w.workload(t, "Deployment", "follows", "web", "replicas: 3")
 	w.setReady(t, "follows", "web", 3)
 	mark, err := w.Mark()
-	must(t, err)
+	expect.OK(t, err)
 	r := w.run(t, w.leader(t), "Follows", []clusterstatus.Target{named("Deployment", "follows", "web", clusterstatus.AllOfThem)},
 		func(o *clusterstatus.Options) {
 			o.PerTarget, o.Ratio = true, true
@@ -81,7 +82,7 @@ func (w *world) testFollows(t *testing.T) {
 	r.stop()
 
 	requests, err := w.Requests(mark)
-	must(t, err)
+	expect.OK(t, err)
 	got := map[string]int{}
 	for request, count := range requests.Where(cluster.User(cluster.ServiceAccountUser(home, account))) {
 		got[request.Verb+" "+request.Resource] += count
@@ -111,7 +112,7 @@ func (w *world) testFollows(t *testing.T) {
 
 func (w *world) testKinds(t *testing.T) {
 	w.namespace(t, "kinds")
-	must(t, w.Apply(t.Context(), []byte("apiVersion: v1\nkind: ResourceQuota\nmetadata: {name: none, namespace: kinds}\nspec: {hard: {count/pods: 5}}\n")))
+	expect.OK(t, w.Apply(t.Context(), []byte("apiVersion: v1\nkind: ResourceQuota\nmetadata: {name: none, namespace: kinds}\nspec: {hard: {count/pods: 5}}\n")))
 	w.workload(t, "StatefulSet", "kinds", "db", "podManagementPolicy: Parallel\n  replicas: 2")
 	w.setReady(t, "kinds", "db", 1)
 	w.workload(t, "Deployment", "kinds", "idle", "replicas: 0")
@@ -157,7 +158,7 @@ func (w *world) testKinds(t *testing.T) {
 
 func (w *world) testJobs(t *testing.T) {
 	w.namespace(t, "jobs")
-	must(t, w.Apply(t.Context(), []byte(`
+	expect.OK(t, w.Apply(t.Context(), []byte(`
 apiVersion: batch/v1
 kind: Job
 metadata: {name: migrate, namespace: jobs}
@@ -176,11 +177,11 @@ spec: {suspend: true, schedule: "0 0 * * *", jobTemplate: {spec: {template: {spe
 	w.await(t, "Jobs", dimensions("CronJob", "jobs", "backup"), 0)
 
 	pods, err := w.admin.CoreV1().Pods("jobs").List(t.Context(), metav1.ListOptions{})
-	must(t, err)
+	expect.OK(t, err)
 	for i := range pods.Items {
 		pods.Items[i].Status.Phase = "Succeeded"
 		_, err := w.admin.CoreV1().Pods("jobs").UpdateStatus(t.Context(), &pods.Items[i], metav1.UpdateOptions{})
-		must(t, err)
+		expect.OK(t, err)
 	}
 	w.await(t, "Jobs", dimensions("Job", "jobs", "migrate"), 1)
 	w.await(t, "Jobs", nil, 0)
@@ -189,7 +190,7 @@ spec: {suspend: true, schedule: "0 0 * * *", jobTemplate: {spec: {template: {spe
 		patch := fmt.Sprintf(`{"status":{"lastScheduleTime":%q,"lastSuccessfulTime":%q}}`,
 			time.Now().Add(-scheduled).UTC().Format(time.RFC3339), time.Now().Add(-succeeded).UTC().Format(time.RFC3339))
 		_, err := w.admin.BatchV1().CronJobs("jobs").Patch(t.Context(), "backup", types.MergePatchType, []byte(patch), metav1.PatchOptions{}, "status")
-		must(t, err)
+		expect.OK(t, err)
 	}
 	ran(2*time.Minute, time.Minute)
 	w.await(t, "Jobs", nil, 1)
@@ -207,9 +208,9 @@ func (w *world) testRights(t *testing.T) {
 		w.setReady(t, namespace, "web", 1)
 	}
 	binding, err := w.admin.RbacV1().ClusterRoleBindings().Get(t.Context(), "chandler-leader-clusterstatus", metav1.GetOptions{})
-	must(t, err)
-	must(t, w.admin.RbacV1().ClusterRoleBindings().Delete(t.Context(), binding.Name, metav1.DeleteOptions{}))
-	must(t, w.Apply(t.Context(), []byte(`
+	expect.OK(t, err)
+	expect.OK(t, w.admin.RbacV1().ClusterRoleBindings().Delete(t.Context(), binding.Name, metav1.DeleteOptions{}))
+	expect.OK(t, w.Apply(t.Context(), []byte(`
 apiVersion: rbac.authorization.k8s.io/v1
 kind: Role
 metadata: {name: web, namespace: open}
@@ -232,7 +233,7 @@ subjects: [{kind: ServiceAccount, name: chandler-leader, namespace: chandler}]
 	w.await(t, "Rights", nil, 0)
 	binding.ResourceVersion = ""
 	_, err = w.admin.RbacV1().ClusterRoleBindings().Create(t.Context(), binding, metav1.CreateOptions{})
-	must(t, err)
+	expect.OK(t, err)
 	w.await(t, "Rights", nil, 1)
 }
 
@@ -345,7 +346,7 @@ func (w *world) testOutage(t *testing.T) {
 	if got := len(w.data("Outage", nil)); got != count {
 		t.Errorf("%d data were published without an API server", got-count)
 	}
-	must(t, w.StartAPIServer(t.Context()))
+	expect.OK(t, w.StartAPIServer(t.Context()))
 	w.await(t, "Outage", nil, 1)
 }
 
@@ -359,7 +360,7 @@ type proxy struct {
 func startProxy(t *testing.T, to string) *proxy {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
+	expect.OK(t, err)
 	p := &proxy{address: listener.Addr().String()}
 	var mu sync.Mutex
 	open := map[net.Conn]bool{}
@@ -370,7 +371,7 @@ func startProxy(t *testing.T, to string) *proxy {
 		return c
 	}
 	t.Cleanup(func() {
-		must(t, listener.Close())
+		expect.OK(t, listener.Close())
 		mu.Lock()
 		defer mu.Unlock()
 		for c := range maps.Keys(open) {

@@ -1,7 +1,6 @@
 package csrapproval_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -24,6 +23,7 @@ import (
 	"github.com/chandler-k8s/chandler/leader/csrapproval"
 	"github.com/chandler-k8s/chandler/leader/scrapercsr"
 	"github.com/chandler-k8s/chandler/test/cluster"
+	"github.com/chandler-k8s/chandler/test/expect"
 	"github.com/chandler-k8s/chandler/test/fixtures"
 )
 
@@ -48,7 +48,7 @@ func start(t testing.TB, options cluster.Options) *world {
 	t.Helper()
 	w := &world{Cluster: cluster.ForTest(t, options)}
 	w.admin = kubernetes.NewForConfigOrDie(w.Admin())
-	must(t, fixtures.Deploy(t.Context(), w.Cluster))
+	expect.OK(t, fixtures.Deploy(t.Context(), w.Cluster))
 	agent := w.agent(t, node)
 	eventually(t, func() error { // until the policies are in force
 		request := honest(t, node)
@@ -66,9 +66,9 @@ func start(t testing.TB, options cluster.Options) *world {
 // the pod.
 func (w *world) pod(t testing.TB, name string) *rest.Config {
 	t.Helper()
-	must(t, fixtures.Node(t.Context(), w.Cluster, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}}))
+	expect.OK(t, fixtures.Node(t.Context(), w.Cluster, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}}))
 	config, err := fixtures.AgentPod(t.Context(), w.Cluster, name)
-	must(t, err)
+	expect.OK(t, err)
 	config.QPS = -1
 	return config
 }
@@ -84,13 +84,13 @@ func (w *world) thief(t testing.TB) kubernetes.Interface {
 	// The policy of the leader's token denies everybody while there is no Lease.
 	_, err := w.admin.CoordinationV1().Leases(fixtures.Namespace).Create(t.Context(),
 		&coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: "chandler"}}, metav1.CreateOptions{})
-	must(t, err)
+	expect.OK(t, err)
 	var config *rest.Config
 	eventually(t, func() (err error) {
 		config, err = w.AsServiceAccount(t.Context(), fixtures.Namespace, "chandler-leader")
 		return err
 	})
-	must(t, w.admin.CoordinationV1().Leases(fixtures.Namespace).Delete(t.Context(), "chandler", metav1.DeleteOptions{}))
+	expect.OK(t, w.admin.CoordinationV1().Leases(fixtures.Namespace).Delete(t.Context(), "chandler", metav1.DeleteOptions{}))
 	config.QPS = -1
 	return kubernetes.NewForConfigOrDie(config)
 }
@@ -98,16 +98,16 @@ func (w *world) thief(t testing.TB) kubernetes.Interface {
 // term is a leader that runs the task.
 type term struct {
 	registry *prometheus.Registry
-	log      *buffer
+	log      *expect.Log
 	stop     func()
 }
 
 // lead runs a leader with the rights of an agent's pod, election and all.
 func (w *world) lead(t testing.TB) *term {
 	t.Helper()
-	r := &term{registry: prometheus.NewRegistry(), log: &buffer{}}
+	r := &term{registry: prometheus.NewRegistry(), log: &expect.Log{}}
 	metrics, err := csrapproval.NewMetrics(r.registry)
-	must(t, err)
+	expect.OK(t, err)
 	lead, err := leader.New(leader.Options{
 		Config: w.pod(t, leaderNode), Namespace: fixtures.Namespace, Identity: fixtures.PodName(leaderNode), NodeName: leaderNode,
 		Tasks: func(term leader.Term) ([]leader.Task, error) {
@@ -117,7 +117,7 @@ func (w *world) lead(t testing.TB) *term {
 		Log:     slog.New(slog.NewTextHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		Metrics: r.registry,
 	})
-	must(t, err)
+	expect.OK(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- lead.Run(ctx) }()
@@ -146,7 +146,7 @@ func rules() scrapercsr.Rules {
 func honest(t testing.TB, node string) *certsv1.CertificateSigningRequest {
 	t.Helper()
 	request, _, err := fixtures.ScraperRequest(node)
-	must(t, err)
+	expect.OK(t, err)
 	return request
 }
 
@@ -154,7 +154,7 @@ func honest(t testing.TB, node string) *certsv1.CertificateSigningRequest {
 func create(t testing.TB, client kubernetes.Interface, request *certsv1.CertificateSigningRequest) *certsv1.CertificateSigningRequest {
 	t.Helper()
 	stored, err := client.CertificatesV1().CertificateSigningRequests().Create(t.Context(), request, metav1.CreateOptions{})
-	must(t, err)
+	expect.OK(t, err)
 	return stored
 }
 
@@ -212,45 +212,7 @@ func (w *world) certificate(t testing.TB, name string) []byte {
 	return found
 }
 
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
 func eventually(t testing.TB, check func() error) {
 	t.Helper()
-	deadline := time.After(patience)
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		err := check()
-		if err == nil {
-			return
-		}
-		select {
-		case <-deadline:
-			t.Fatalf("after %s: %v", patience, err)
-		case <-tick.C:
-		}
-	}
-}
-
-// buffer is a log that goroutines write while a test reads.
-type buffer struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.Write(p)
-}
-
-func (b *buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.String()
+	expect.Within(t, patience, check)
 }

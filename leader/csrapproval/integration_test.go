@@ -14,6 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/chandler-k8s/chandler/test/cluster"
+	"github.com/chandler-k8s/chandler/test/expect"
 	"github.com/chandler-k8s/chandler/test/fixtures"
 )
 
@@ -47,16 +48,16 @@ func TestApproval(t *testing.T) {
 func testHonest(t *testing.T, w *world) {
 	agent := w.agent(t, node)
 	draft, key, err := fixtures.ScraperRequest(node)
-	must(t, err)
+	expect.OK(t, err)
 	mark, err := w.Mark()
-	must(t, err)
+	expect.OK(t, err)
 	request := create(t, agent, draft)
 	if got := w.condition(t, request.Name, certsv1.CertificateApproved); got.Reason != "ChandlerScraperApproved" || !strings.Contains(got.Message, node) {
 		t.Errorf("got condition %v", got)
 	}
 	block, rest := pem.Decode(w.certificate(t, request.Name))
 	certificate, err := x509.ParseCertificate(block.Bytes)
-	must(t, err)
+	expect.OK(t, err)
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(w.Admin().CAData)
 	if _, err := certificate.Verify(x509.VerifyOptions{Roots: roots, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}); err != nil || len(rest) > 0 {
@@ -72,7 +73,7 @@ func testHonest(t *testing.T, w *world) {
 		t.Error("the certificate is for another key")
 	}
 	counted, err := w.Requests(mark)
-	must(t, err)
+	expect.OK(t, err)
 	got := map[string]int{}
 	for request, n := range counted.Where(cluster.User(cluster.ServiceAccountUser(fixtures.Namespace, "chandler-leader"))) {
 		if request.Resource != "selfsubjectaccessreviews" {
@@ -93,7 +94,7 @@ func testForgeries(t *testing.T, w *world) {
 		}
 		t.Run(forgery.Name, func(t *testing.T) {
 			request, _, err := fixtures.ScraperRequest(node, forgery.Change)
-			must(t, err)
+			expect.OK(t, err)
 			stored := create(t, agent, request)
 			if got := w.condition(t, stored.Name, certsv1.CertificateDenied); got.Reason != forgery.Reason || got.Message == "" {
 				t.Errorf("got reason %q (%s), want %s", got.Reason, got.Message, forgery.Reason)
@@ -123,8 +124,8 @@ func testDeadPods(t *testing.T, w *world) {
 			host := "node-" + name
 			agent := w.agent(t, host)
 			pod, err := pods.Get(t.Context(), fixtures.PodName(host), metav1.GetOptions{})
-			must(t, err)
-			must(t, tt.end(pod))
+			expect.OK(t, err)
+			expect.OK(t, tt.end(pod))
 			stored := create(t, agent, honest(t, host))
 			if got := w.condition(t, stored.Name, certsv1.CertificateDenied).Reason; got != tt.want {
 				t.Errorf("got reason %s, want %s", got, tt.want)
@@ -161,9 +162,9 @@ func TestRequestsBeforeTheLeader(t *testing.T) {
 	agent := w.agent(t, node)
 	gone := create(t, w.agent(t, "node-gone"), honest(t, "node-gone"))
 	now := int64(0)
-	must(t, w.admin.CoreV1().Pods(fixtures.Namespace).Delete(t.Context(), fixtures.PodName("node-gone"), metav1.DeleteOptions{GracePeriodSeconds: &now}))
+	expect.OK(t, w.admin.CoreV1().Pods(fixtures.Namespace).Delete(t.Context(), fixtures.PodName("node-gone"), metav1.DeleteOptions{GracePeriodSeconds: &now}))
 	replaced := create(t, w.agent(t, "node-replaced"), honest(t, "node-replaced"))
-	must(t, w.admin.CoreV1().Pods(fixtures.Namespace).Delete(t.Context(), fixtures.PodName("node-replaced"), metav1.DeleteOptions{GracePeriodSeconds: &now}))
+	expect.OK(t, w.admin.CoreV1().Pods(fixtures.Namespace).Delete(t.Context(), fixtures.PodName("node-replaced"), metav1.DeleteOptions{GracePeriodSeconds: &now}))
 	w.agent(t, "node-replaced")
 	waiting := create(t, agent, honest(t, node))
 	unissued := create(t, agent, honest(t, node))
@@ -172,7 +173,7 @@ func TestRequestsBeforeTheLeader(t *testing.T) {
 		LastUpdateTime: metav1.NewTime(time.Now().Add(-2 * time.Minute)),
 	}}
 	_, err := w.admin.CertificatesV1().CertificateSigningRequests().UpdateApproval(t.Context(), unissued.Name, unissued, metav1.UpdateOptions{})
-	must(t, err)
+	expect.OK(t, err)
 
 	w.lead(t)
 	w.condition(t, waiting.Name, certsv1.CertificateApproved)

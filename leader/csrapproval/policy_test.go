@@ -10,6 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 
+	"github.com/chandler-k8s/chandler/test/expect"
 	"github.com/chandler-k8s/chandler/test/fixtures"
 )
 
@@ -41,7 +42,7 @@ func testAgents(t *testing.T, w *world) {
 		}
 		t.Run(forgery.Name, func(t *testing.T) {
 			request, _, err := fixtures.ScraperRequest(node, forgery.Change)
-			must(t, err)
+			expect.OK(t, err)
 			wantRefused(t, tryCreate(t, agent, request))
 		})
 	}
@@ -62,13 +63,13 @@ func testAgents(t *testing.T, w *world) {
 	}
 	t.Run("unbound token", func(t *testing.T) {
 		config, err := w.AsServiceAccount(t.Context(), fixtures.Namespace, fixtures.ServiceAccount)
-		must(t, err)
+		expect.OK(t, err)
 		wantRefused(t, tryCreate(t, kubernetes.NewForConfigOrDie(config), honest(t, node)))
 	})
 	t.Run("without a label", func(t *testing.T) {
 		request := honest(t, node)
 		request.Labels = nil
-		must(t, tryCreate(t, agent, request))
+		expect.OK(t, tryCreate(t, agent, request))
 	})
 	t.Run("other verbs", func(t *testing.T) { testAgentsVerbs(t, w, agent) })
 }
@@ -109,7 +110,7 @@ func testAgentsVerbs(t *testing.T, w *world, agent kubernetes.Interface) {
 			t.Errorf("%s: got %v, want it allowed", name, err)
 		}
 	}
-	must(t, w.admin.CertificatesV1().CertificateSigningRequests().Delete(t.Context(), own.Name, metav1.DeleteOptions{}))
+	expect.OK(t, w.admin.CertificatesV1().CertificateSigningRequests().Delete(t.Context(), own.Name, metav1.DeleteOptions{}))
 }
 
 // testThief holds a leader's token. The policy on what agents may create is out of
@@ -120,23 +121,23 @@ func testThief(t *testing.T, w *world) map[string]string {
 	agent, thief := w.agent(t, node), w.thief(t)
 	bindings := w.admin.AdmissionregistrationV1().ValidatingAdmissionPolicyBindings()
 	binding, err := bindings.Get(t.Context(), "chandler-scraper-requests", metav1.GetOptions{})
-	must(t, err)
-	must(t, bindings.Delete(t.Context(), binding.Name, metav1.DeleteOptions{}))
+	expect.OK(t, err)
+	expect.OK(t, bindings.Delete(t.Context(), binding.Name, metav1.DeleteOptions{}))
 	organization := func(d *fixtures.Draft) { d.Template.Subject.Organization = []string{"system:nodes"} }
 	eventually(t, func() error {
 		request, _, err := fixtures.ScraperRequest(node, organization)
-		must(t, err)
+		expect.OK(t, err)
 		return tryCreate(t, agent, request)
 	})
 	for _, forgery := range fixtures.Forgeries() {
 		t.Run(forgery.Name, func(t *testing.T) {
 			request, _, err := fixtures.ScraperRequest(node, forgery.Change)
-			must(t, err)
+			expect.OK(t, err)
 			stored, err := agent.CertificatesV1().CertificateSigningRequests().Create(t.Context(), request, metav1.CreateOptions{})
 			if apierrors.IsInvalid(err) {
 				return // the API server itself does not take it
 			}
-			must(t, err)
+			expect.OK(t, err)
 			if stored.Spec.SignerName == fixtures.ScraperSigner {
 				forged[stored.Name] = forgery.Reason
 			}
@@ -152,10 +153,10 @@ func testThief(t *testing.T, w *world) map[string]string {
 	t.Run("alterations", func(t *testing.T) { thiefAlters(t, w, thief) })
 	binding.ResourceVersion = ""
 	_, err = bindings.Create(t.Context(), binding, metav1.CreateOptions{})
-	must(t, err)
+	expect.OK(t, err)
 	eventually(t, func() error {
 		request, _, err := fixtures.ScraperRequest(node, organization)
-		must(t, err)
+		expect.OK(t, err)
 		if err := tryCreate(t, agent, request); !apierrors.IsForbidden(err) {
 			return fmt.Errorf("got %w, want it forbidden again", err)
 		}
@@ -167,7 +168,7 @@ func testThief(t *testing.T, w *world) map[string]string {
 // thiefOthers tries requests that no agent made, and an agent's to another signer.
 func thiefOthers(t *testing.T, w *world, thief kubernetes.Interface) {
 	unbound, err := w.AsServiceAccount(t.Context(), fixtures.Namespace, fixtures.ServiceAccount)
-	must(t, err)
+	expect.OK(t, err)
 	own := honest(t, node)
 	own.Spec.SignerName = fixtures.ScraperOwnSigner
 	for name, stored := range map[string]*certsv1.CertificateSigningRequest{

@@ -20,6 +20,7 @@ import (
 
 	"github.com/chandler-k8s/chandler/leader"
 	"github.com/chandler-k8s/chandler/leader/csrapproval"
+	"github.com/chandler-k8s/chandler/test/expect"
 	"github.com/chandler-k8s/chandler/test/fixtures"
 )
 
@@ -50,13 +51,13 @@ func newBench(t *testing.T, change func(*certsv1.CertificateSigningRequest)) *be
 	}
 	b := &bench{client: fake.NewClientset(request, pod), registry: prometheus.NewRegistry(), events: events.NewFakeRecorder(10)}
 	metrics, err := csrapproval.NewMetrics(b.registry)
-	must(t, err)
+	expect.OK(t, err)
 	b.Task, err = csrapproval.New(leader.Term{
 		Client: b.client, Events: b.events, Metrics: b.registry, Log: slog.New(slog.DiscardHandler), Namespace: fixtures.Namespace,
 	}, csrapproval.Options{Rules: rules(), Metrics: metrics})
-	must(t, err)
+	expect.OK(t, err)
 	in := leader.NewInformers(b.client, nil)
-	must(t, b.Watch(in, func(string) {}))
+	expect.OK(t, b.Watch(in, func(string) {}))
 	ctx, cancel := context.WithCancel(t.Context())
 	in.Start(ctx)
 	if missing := in.Wait(ctx); len(missing) > 0 {
@@ -79,7 +80,7 @@ func (b *bench) fail(verb, resource, subresource string, err error) {
 func (b *bench) decisions(t *testing.T, decision, reason string) float64 {
 	t.Helper()
 	families, err := b.registry.Gather()
-	must(t, err)
+	expect.OK(t, err)
 	sum := 0.0
 	for _, family := range families {
 		if family.GetName() != "chandler_csrapproval_decisions_total" {
@@ -97,7 +98,7 @@ func (b *bench) decisions(t *testing.T, decision, reason string) float64 {
 func (b *bench) conditions(t *testing.T) []certsv1.CertificateSigningRequestCondition {
 	t.Helper()
 	request, err := b.client.CertificatesV1().CertificateSigningRequests().Get(t.Context(), "r", metav1.GetOptions{})
-	must(t, err)
+	expect.OK(t, err)
 	return request.Status.Conditions
 }
 

@@ -1,7 +1,6 @@
 package csrsigning_test
 
 import (
-	"bytes"
 	"context"
 	"crypto/x509"
 	"encoding/pem"
@@ -27,6 +26,7 @@ import (
 	"github.com/chandler-k8s/chandler/leader/csrsigning"
 	"github.com/chandler-k8s/chandler/leader/scrapercsr"
 	"github.com/chandler-k8s/chandler/test/cluster"
+	"github.com/chandler-k8s/chandler/test/expect"
 	"github.com/chandler-k8s/chandler/test/fixtures"
 )
 
@@ -46,13 +46,13 @@ func newWorld(t testing.TB) *world {
 	t.Helper()
 	w := &world{Cluster: cluster.ForTest(t, cluster.Options{})}
 	w.admin = kubernetes.NewForConfigOrDie(w.Admin())
-	must(t, fixtures.Deploy(t.Context(), w.Cluster))
-	must(t, w.ApplyFiles(t.Context(), filepath.Join(fixtures.Root(), "deploy", "optional", "csrsigning.yaml")))
+	expect.OK(t, fixtures.Deploy(t.Context(), w.Cluster))
+	expect.OK(t, w.ApplyFiles(t.Context(), filepath.Join(fixtures.Root(), "deploy", "optional", "csrsigning.yaml")))
 	own := rules()
 	own.Namespace = home
 	policies, err := scrapercsr.Policies(own)
-	must(t, err)
-	must(t, w.Apply(t.Context(), policies))
+	expect.OK(t, err)
+	expect.OK(t, w.Apply(t.Context(), policies))
 	agent := w.agent(t, node)
 	eventually(t, func() error { // until the policies are in force
 		stray := draft(t, node)
@@ -75,9 +75,9 @@ func rules() scrapercsr.Rules {
 
 func (w *world) pod(t testing.TB, name string) *rest.Config {
 	t.Helper()
-	must(t, fixtures.Node(t.Context(), w.Cluster, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}}))
+	expect.OK(t, fixtures.Node(t.Context(), w.Cluster, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}}))
 	config, err := fixtures.AgentPod(t.Context(), w.Cluster, name)
-	must(t, err)
+	expect.OK(t, err)
 	config.QPS = -1
 	return config
 }
@@ -108,18 +108,18 @@ func (w *world) leaderConfig(t testing.TB) *rest.Config {
 // term is a leader that runs both tasks of scraper certificates.
 type term struct {
 	registry *prometheus.Registry
-	log      *buffer
+	log      *expect.Log
 	stop     func()
 }
 
 // lead runs a leader from the election on.
 func (w *world) lead(t testing.TB, name string, change ...func(*csrsigning.Options)) *term {
 	t.Helper()
-	r := &term{registry: prometheus.NewRegistry(), log: &buffer{}}
+	r := &term{registry: prometheus.NewRegistry(), log: &expect.Log{}}
 	approvals, err := csrapproval.NewMetrics(r.registry)
-	must(t, err)
+	expect.OK(t, err)
 	metrics, err := csrsigning.NewMetrics(r.registry)
-	must(t, err)
+	expect.OK(t, err)
 	opts := csrsigning.Options{Rules: rules(), Metrics: metrics}
 	for _, c := range change {
 		c(&opts)
@@ -137,7 +137,7 @@ func (w *world) lead(t testing.TB, name string, change ...func(*csrsigning.Optio
 		Log:     slog.New(slog.NewTextHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		Metrics: r.registry,
 	})
-	must(t, err)
+	expect.OK(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- lead.Run(ctx) }()
@@ -160,7 +160,7 @@ func (w *world) lead(t testing.TB, name string, change ...func(*csrsigning.Optio
 func (r *term) metric(t testing.TB, name string) float64 {
 	t.Helper()
 	families, err := r.registry.Gather()
-	must(t, err)
+	expect.OK(t, err)
 	sum := 0.0
 	for _, family := range families {
 		if family.GetName() == name {
@@ -175,7 +175,7 @@ func (r *term) metric(t testing.TB, name string) float64 {
 func draft(t testing.TB, node string, changes ...func(*fixtures.Draft)) *certsv1.CertificateSigningRequest {
 	t.Helper()
 	request, _, err := fixtures.ScraperRequest(node, changes...)
-	must(t, err)
+	expect.OK(t, err)
 	if request.Spec.SignerName == fixtures.ScraperSigner {
 		request.Spec.SignerName = scrapercsr.OwnSigner
 	}
@@ -185,7 +185,7 @@ func draft(t testing.TB, node string, changes ...func(*fixtures.Draft)) *certsv1
 func create(t testing.TB, client kubernetes.Interface, request *certsv1.CertificateSigningRequest) *certsv1.CertificateSigningRequest {
 	t.Helper()
 	stored, err := client.CertificatesV1().CertificateSigningRequests().Create(t.Context(), request, metav1.CreateOptions{})
-	must(t, err)
+	expect.OK(t, err)
 	return stored
 }
 
@@ -196,7 +196,7 @@ func (w *world) approve(t testing.TB, client kubernetes.Interface, request *cert
 		Type: certsv1.CertificateApproved, Status: corev1.ConditionTrue, Reason: "KubectlApprove", Message: "by hand",
 	}}
 	approved, err := client.CertificatesV1().CertificateSigningRequests().UpdateApproval(t.Context(), request.Name, request, metav1.UpdateOptions{})
-	must(t, err)
+	expect.OK(t, err)
 	return approved
 }
 
@@ -245,7 +245,7 @@ func (w *world) bundle(t testing.TB) []byte {
 	if apierrors.IsNotFound(err) {
 		return nil
 	}
-	must(t, err)
+	expect.OK(t, err)
 	return []byte(found.Data["ca.crt"])
 }
 
@@ -259,45 +259,7 @@ func trusted(bundle []byte, certificate *x509.Certificate) error {
 	return err
 }
 
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
 func eventually(t testing.TB, check func() error) {
 	t.Helper()
-	deadline := time.After(patience)
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		err := check()
-		if err == nil {
-			return
-		}
-		select {
-		case <-deadline:
-			t.Fatalf("after %s: %v", patience, err)
-		case <-tick.C:
-		}
-	}
-}
-
-// buffer is a log that goroutines write while a test reads.
-type buffer struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.Write(p)
-}
-
-func (b *buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.String()
+	expect.Within(t, patience, check)
 }

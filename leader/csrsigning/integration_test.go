@@ -22,6 +22,7 @@ import (
 
 	"github.com/chandler-k8s/chandler/leader"
 	"github.com/chandler-k8s/chandler/leader/csrsigning"
+	"github.com/chandler-k8s/chandler/test/expect"
 	"github.com/chandler-k8s/chandler/test/fixtures"
 )
 
@@ -61,22 +62,22 @@ func testForeign(t *testing.T, w *world) {
 		StringData: map[string]string{"tls.crt": "theirs", "tls.key": "theirs"},
 	}
 	_, err := w.admin.CoreV1().Secrets(home).Create(t.Context(), secret, metav1.CreateOptions{})
-	must(t, err)
+	expect.OK(t, err)
 	bundle := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: csrsigning.ObjectName}, Data: map[string]string{"ca.crt": "theirs"}}
 	_, err = w.admin.CoreV1().ConfigMaps(home).Create(t.Context(), bundle, metav1.CreateOptions{})
-	must(t, err)
+	expect.OK(t, err)
 	r := w.lead(t, "node-leader")
 	request := create(t, w.agent(t, node), draft(t, node))
 	w.awaitForeign(t, r, "Secret")
-	must(t, w.admin.CoreV1().Secrets(home).Delete(t.Context(), csrsigning.ObjectName, metav1.DeleteOptions{}))
+	expect.OK(t, w.admin.CoreV1().Secrets(home).Delete(t.Context(), csrsigning.ObjectName, metav1.DeleteOptions{}))
 	w.awaitForeign(t, r, "ConfigMap")
 	found, err := w.admin.CoreV1().ConfigMaps(home).Get(t.Context(), csrsigning.ObjectName, metav1.GetOptions{})
 	if err != nil || found.Data["ca.crt"] != "theirs" {
 		t.Errorf("got %v, %v, want the ConfigMap as it was", found.Data, err)
 	}
-	must(t, w.admin.CoreV1().ConfigMaps(home).Delete(t.Context(), csrsigning.ObjectName, metav1.DeleteOptions{}))
+	expect.OK(t, w.admin.CoreV1().ConfigMaps(home).Delete(t.Context(), csrsigning.ObjectName, metav1.DeleteOptions{}))
 	certificate := w.certificate(t, request.Name)
-	must(t, trusted(w.bundle(t), certificate))
+	expect.OK(t, trusted(w.bundle(t), certificate))
 	if got := r.metric(t, "chandler_csrsigning_ca_foreign"); got != 0 {
 		t.Errorf("metric: got %v, want 0 once they are gone", got)
 	}
@@ -107,9 +108,9 @@ func testHonest(t *testing.T, w *world) {
 	r := w.lead(t, "node-leader")
 	agent := w.agent(t, node)
 	request, key, err := fixtures.ScraperRequest(node, func(d *fixtures.Draft) { d.Object.Spec.SignerName = fixtures.ScraperOwnSigner })
-	must(t, err)
+	expect.OK(t, err)
 	certificate := w.certificate(t, create(t, agent, request).Name)
-	must(t, trusted(w.bundle(t), certificate))
+	expect.OK(t, trusted(w.bundle(t), certificate))
 	if got := certificate.Subject.String(); got != "CN="+fixtures.ScraperCommonName {
 		t.Errorf("got subject %s", got)
 	}
@@ -126,7 +127,7 @@ func testHonest(t *testing.T, w *world) {
 		t.Errorf("got usages %v and %v, CA %v", certificate.KeyUsage, certificate.ExtKeyUsage, certificate.IsCA)
 	}
 	secret, err := w.admin.CoreV1().Secrets(home).Get(t.Context(), csrsigning.ObjectName, metav1.GetOptions{})
-	must(t, err)
+	expect.OK(t, err)
 	if line := strings.Split(string(secret.Data["tls.key"]), "\n")[1]; strings.Contains(r.log.String(), line) {
 		t.Error("the log shows the CA's key")
 	}
@@ -148,7 +149,7 @@ func testHonest(t *testing.T, w *world) {
 func gathered(t *testing.T, r *term) []string {
 	t.Helper()
 	families, err := r.registry.Gather()
-	must(t, err)
+	expect.OK(t, err)
 	var names []string
 	for _, f := range families {
 		names = append(names, f.GetName())
@@ -175,7 +176,7 @@ func testApprovedByHand(t *testing.T, w *world) {
 			t.Errorf("got reason %s, want %s", got, want)
 		}
 	}
-	must(t, trusted(w.bundle(t), w.certificate(t, honest.Name)))
+	expect.OK(t, trusted(w.bundle(t), w.certificate(t, honest.Name)))
 	r.stop()
 }
 
@@ -184,7 +185,7 @@ func testNextLeader(t *testing.T, w *world) {
 	before := w.bundle(t)
 	r := w.lead(t, "node-other")
 	certificate := w.certificate(t, create(t, w.agent(t, node), draft(t, node)).Name)
-	must(t, trusted(before, certificate))
+	expect.OK(t, trusted(before, certificate))
 	r.stop()
 }
 
@@ -222,7 +223,7 @@ func testTwoLeaders(t *testing.T, w *world) {
 			}
 			return err
 		})
-		must(t, trusted(w.bundle(t), w.certificate(t, request.Name)))
+		expect.OK(t, trusted(w.bundle(t), w.certificate(t, request.Name)))
 	}
 	if got := strings.Count(string(w.bundle(t)), "BEGIN CERTIFICATE"); got != 1 {
 		t.Errorf("got %d CAs in the bundle, want 1", got)
@@ -234,14 +235,14 @@ func (w *world) task(t *testing.T) *csrsigning.Task {
 	t.Helper()
 	registry := prometheus.NewRegistry()
 	metrics, err := csrsigning.NewMetrics(registry)
-	must(t, err)
+	expect.OK(t, err)
 	client := kubernetes.NewForConfigOrDie(w.leaderConfig(t))
 	task, err := csrsigning.New(leader.Term{
 		Client: client, Events: events.NewFakeRecorder(100), Metrics: registry, Log: slog.New(slog.DiscardHandler), Namespace: home,
 	}, csrsigning.Options{Rules: rules(), Metrics: metrics})
-	must(t, err)
+	expect.OK(t, err)
 	in := leader.NewInformers(client, nil)
-	must(t, task.Watch(in, func(string) {}))
+	expect.OK(t, task.Watch(in, func(string) {}))
 	ctx, cancel := context.WithCancel(context.Background())
 	in.Start(ctx)
 	t.Cleanup(func() { cancel(); in.Shutdown() })
@@ -256,15 +257,15 @@ func testRevocation(t *testing.T, w *world) {
 	r := w.lead(t, "node-leader")
 	agent := w.agent(t, node)
 	before := w.certificate(t, create(t, agent, draft(t, node)).Name)
-	must(t, trusted(w.bundle(t), before))
-	must(t, w.admin.CoreV1().Secrets(home).Delete(t.Context(), csrsigning.ObjectName, metav1.DeleteOptions{}))
+	expect.OK(t, trusted(w.bundle(t), before))
+	expect.OK(t, w.admin.CoreV1().Secrets(home).Delete(t.Context(), csrsigning.ObjectName, metav1.DeleteOptions{}))
 	eventually(t, func() error {
 		if trusted(w.bundle(t), before) == nil {
 			return errors.New("the certificate before is still good")
 		}
 		return nil
 	})
-	must(t, trusted(w.bundle(t), w.certificate(t, create(t, agent, draft(t, node)).Name)))
+	expect.OK(t, trusted(w.bundle(t), w.certificate(t, create(t, agent, draft(t, node)).Name)))
 	r.stop()
 }
 
@@ -275,10 +276,10 @@ func testTampering(t *testing.T, w *world) {
 	want := string(w.bundle(t))
 	maps := w.admin.CoreV1().ConfigMaps(home)
 	found, err := maps.Get(t.Context(), csrsigning.ObjectName, metav1.GetOptions{})
-	must(t, err)
+	expect.OK(t, err)
 	found.Data["ca.crt"] += string(w.Admin().CAData)
 	_, err = maps.Update(t.Context(), found, metav1.UpdateOptions{})
-	must(t, err)
+	expect.OK(t, err)
 	restored := func() error {
 		if got := string(w.bundle(t)); got != want {
 			return fmt.Errorf("got a bundle of %d bytes, want %d", len(got), len(want))
@@ -286,7 +287,7 @@ func testTampering(t *testing.T, w *world) {
 		return nil
 	}
 	eventually(t, restored)
-	must(t, maps.Delete(t.Context(), csrsigning.ObjectName, metav1.DeleteOptions{}))
+	expect.OK(t, maps.Delete(t.Context(), csrsigning.ObjectName, metav1.DeleteOptions{}))
 	eventually(t, restored)
 	r.stop()
 }
@@ -323,7 +324,7 @@ func testRotation(t *testing.T, w *world) {
 		return nil
 	})
 	secret, err := w.admin.CoreV1().Secrets(home).Get(t.Context(), csrsigning.ObjectName, metav1.GetOptions{})
-	must(t, err)
+	expect.OK(t, err)
 	if got := strings.Count(string(secret.Data["old.crt"]), "BEGIN"); got > 2 {
 		t.Errorf("%d old CAs are kept", got)
 	}

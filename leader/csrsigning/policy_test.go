@@ -12,6 +12,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/chandler-k8s/chandler/leader/csrsigning"
+	"github.com/chandler-k8s/chandler/test/expect"
 	"github.com/chandler-k8s/chandler/test/fixtures"
 )
 
@@ -74,7 +75,7 @@ func thiefSigns(t *testing.T, w *world, thief kubernetes.Interface) {
 			tt.change(tt.request)
 			_, err := thief.CertificatesV1().CertificateSigningRequests().UpdateStatus(t.Context(), tt.request, metav1.UpdateOptions{DryRun: []string{metav1.DryRunAll}})
 			if tt.allowed {
-				must(t, err)
+				expect.OK(t, err)
 			} else if !apierrors.IsForbidden(err) && !apierrors.IsInvalid(err) {
 				t.Errorf("got %v, want it refused", err)
 			}
@@ -96,7 +97,7 @@ func failed(r *certsv1.CertificateSigningRequest) {
 func certificateOf(t *testing.T, w *world) []byte {
 	t.Helper()
 	all, err := w.admin.CertificatesV1().CertificateSigningRequests().List(t.Context(), metav1.ListOptions{})
-	must(t, err)
+	expect.OK(t, err)
 	for i := range all.Items {
 		if c := all.Items[i].Status.Certificate; len(c) > 0 {
 			return c
@@ -159,9 +160,9 @@ func thiefForeign(t *testing.T, w *world, thief kubernetes.Interface) {
 	meta := metav1.ObjectMeta{Name: csrsigning.ObjectName}
 	_, err := w.admin.CoreV1().Secrets(home).Create(t.Context(), &corev1.Secret{ObjectMeta: meta, Type: corev1.SecretTypeTLS,
 		StringData: map[string]string{"tls.crt": "x", "tls.key": "x"}}, metav1.CreateOptions{})
-	must(t, err)
+	expect.OK(t, err)
 	_, err = w.admin.CoreV1().ConfigMaps(home).Create(t.Context(), &corev1.ConfigMap{ObjectMeta: meta}, metav1.CreateOptions{})
-	must(t, err)
+	expect.OK(t, err)
 	meta.Labels = map[string]string{"chandler.dev/task": "csrsigning"}
 	_, updateSecret := thief.CoreV1().Secrets(home).Update(t.Context(), &corev1.Secret{ObjectMeta: meta, Type: corev1.SecretTypeTLS,
 		StringData: map[string]string{"tls.crt": "x", "tls.key": "x"}}, metav1.UpdateOptions{})

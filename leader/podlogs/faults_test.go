@@ -14,6 +14,8 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/chandler-k8s/chandler/test/expect"
 )
 
 type (
@@ -60,7 +62,7 @@ func editedByHand(t *testing.T, s *scene) {
 	s.scale(t, "web", 3)
 	s.awaitFollowed(t, "web", 3)
 	role, err := s.role(t, "web")
-	must(t, err)
+	expect.OK(t, err)
 	if role.Annotations["note"] != "ours" || role.Labels["team"] != "a" {
 		t.Errorf("got labels %v and annotations %v, want those of others kept", role.Labels, role.Annotations)
 	}
@@ -71,10 +73,10 @@ func deletedByHand(t *testing.T, s *scene) {
 	s.addDeployment(t, "web", 2, true)
 	s.awaitFollowed(t, "web", 2)
 	s.awaitExisting(t, "web", "Role", "RoleBinding", "ServiceAccount")
-	must(t, s.admin.RbacV1().Roles(s.namespace).Delete(t.Context(), "podlogreader-web", metav1.DeleteOptions{}))
+	expect.OK(t, s.admin.RbacV1().Roles(s.namespace).Delete(t.Context(), "podlogreader-web", metav1.DeleteOptions{}))
 	s.awaitExisting(t, "web", "Role", "RoleBinding", "ServiceAccount")
-	must(t, s.admin.RbacV1().RoleBindings(s.namespace).Delete(t.Context(), "podlogreader-web", metav1.DeleteOptions{}))
-	must(t, s.admin.CoreV1().ServiceAccounts(s.namespace).Delete(t.Context(), "podlogreader-web", metav1.DeleteOptions{}))
+	expect.OK(t, s.admin.RbacV1().RoleBindings(s.namespace).Delete(t.Context(), "podlogreader-web", metav1.DeleteOptions{}))
+	expect.OK(t, s.admin.CoreV1().ServiceAccounts(s.namespace).Delete(t.Context(), "podlogreader-web", metav1.DeleteOptions{}))
 	s.awaitExisting(t, "web", "Role", "RoleBinding", "ServiceAccount")
 	s.reader(t, "web").wantAccess(t, s.awaitFollowed(t, "web", 2), nil)
 }
@@ -91,7 +93,7 @@ func (s *scene) addForeign(t testing.TB, app string) {
 	_, err3 := s.admin.CoreV1().ServiceAccounts(s.namespace).Create(t.Context(), &corev1.ServiceAccount{
 		ObjectMeta: name, ImagePullSecrets: []corev1.LocalObjectReference{{Name: "theirs"}},
 	}, options)
-	must(t, errors.Join(err1, err2, err3))
+	expect.OK(t, errors.Join(err1, err2, err3))
 }
 
 // versions are the resource versions of an app's three objects.
@@ -101,7 +103,7 @@ func (s *scene) versions(t testing.TB, app string) []string {
 	role, err1 := s.role(t, app)
 	binding, err2 := s.admin.RbacV1().RoleBindings(s.namespace).Get(t.Context(), name, metav1.GetOptions{})
 	account, err3 := s.admin.CoreV1().ServiceAccounts(s.namespace).Get(t.Context(), name, metav1.GetOptions{})
-	must(t, errors.Join(err1, err2, err3))
+	expect.OK(t, errors.Join(err1, err2, err3))
 	return []string{role.ResourceVersion, binding.ResourceVersion, account.ResourceVersion}
 }
 
@@ -139,7 +141,7 @@ func handedOver(t *testing.T, s *scene) {
 	pods := s.awaitFollowed(t, "web", 2)
 	s.reader(t, "web").wantAccess(t, pods, []string{"theirs"})
 	role, err := s.role(t, "web")
-	must(t, err)
+	expect.OK(t, err)
 	if len(role.OwnerReferences) != 1 || role.OwnerReferences[0].UID != web.UID {
 		t.Errorf("got owners %v, want the Deployment", role.OwnerReferences)
 	}
@@ -186,7 +188,7 @@ func rivals(t *testing.T, s *scene) {
 	s.scale(t, "web", 0)
 	s.awaitRole(t, "web")
 	reader.wantAccess(t, nil, append(pods, "web-0"))
-	must(t, s.admin.AppsV1().Deployments(s.namespace).Delete(t.Context(), "web", metav1.DeleteOptions{}))
+	expect.OK(t, s.admin.AppsV1().Deployments(s.namespace).Delete(t.Context(), "web", metav1.DeleteOptions{}))
 	s.awaitRole(t, "web", "web-0")
 	s.awaitExisting(t, "web", "Role", "RoleBinding", "ServiceAccount")
 	s.reader(t, "web").wantAccess(t, []string{"web-0"}, pods)
@@ -209,11 +211,11 @@ func strays(t *testing.T, s *scene) {
 	s.event(t, "PodLogLabelIgnored", "other-group", "StatefulSet group (example.com/v1)")
 	s.event(t, "PodLogLabelIgnored", "no-controller", "has no controller")
 	list, err := s.admin.RbacV1().Roles(s.namespace).List(t.Context(), metav1.ListOptions{})
-	must(t, err)
+	expect.OK(t, err)
 	if len(list.Items) > 0 {
 		t.Errorf("got %d Roles, want none", len(list.Items))
 	}
-	must(t, s.admin.CoreV1().Pods(s.namespace).DeleteCollection(t.Context(), metav1.DeleteOptions{}, metav1.ListOptions{}))
+	expect.OK(t, s.admin.CoreV1().Pods(s.namespace).DeleteCollection(t.Context(), metav1.DeleteOptions{}, metav1.ListOptions{}))
 	r.wantMetric(t, 0, "chandler_podlogs_ignored_pods")
 }
 
@@ -225,7 +227,7 @@ func acrossNamespaces(t *testing.T, s *scene) {
 	s.addPod(t, "secretive", "secretive", false, nil)
 	s.awaitFollowed(t, "web", 1)
 	sets, err := s.admin.AppsV1().ReplicaSets(s.namespace).List(t.Context(), metav1.ListOptions{})
-	must(t, err)
+	expect.OK(t, err)
 	evil := &scene{world: s.world, namespace: s.namespace + "-evil"}
 	s.addNamespace(t, evil.namespace)
 	for i, owner := range []*metav1.OwnerReference{
@@ -237,7 +239,7 @@ func acrossNamespaces(t *testing.T, s *scene) {
 		s.scale(t, "web", i+2)
 		s.awaitFollowed(t, "web", i+2)
 		role, err := s.role(t, "web")
-		must(t, err)
+		expect.OK(t, err)
 		if slices.Contains(role.Rules[1].ResourceNames, "secretive") {
 			t.Errorf("%s: the Role lists a pod of another namespace", owner.Kind)
 		}
@@ -299,7 +301,7 @@ func twoLeaders(t *testing.T, s *scene) {
 func policiesRemoved(t *testing.T, s *scene) {
 	bindings := s.admin.AdmissionregistrationV1().ValidatingAdmissionPolicyBindings()
 	for _, resource := range []string{"roles", "rolebindings", "serviceaccounts"} {
-		must(t, bindings.Delete(t.Context(), "chandler-pod-logs-"+resource, metav1.DeleteOptions{}))
+		expect.OK(t, bindings.Delete(t.Context(), "chandler-pod-logs-"+resource, metav1.DeleteOptions{}))
 	}
 	s.awaitPolicies(t, false)
 	r := s.run(t)
@@ -326,10 +328,10 @@ func mayNotRead(t *testing.T, s *scene) {
 	reader.wantAccess(t, pods, nil)
 	clusterRoles := s.admin.RbacV1().ClusterRoles()
 	role, err := clusterRoles.Get(t.Context(), "chandler-leader-podlogs", metav1.GetOptions{})
-	must(t, err)
+	expect.OK(t, err)
 	role.Rules = slices.DeleteFunc(role.Rules, func(rule rbacv1.PolicyRule) bool { return slices.Contains(rule.Resources, "deployments") })
 	_, err = clusterRoles.Update(t.Context(), role, metav1.UpdateOptions{})
-	must(t, err)
+	expect.OK(t, err)
 	t.Cleanup(func() { s.apply(t, "podlogs") })
 	leaders := kubernetesClient(s.leader(t))
 	eventually(t, func() error {
@@ -362,7 +364,7 @@ func apiServerRestarted(t *testing.T, s *scene) {
 		return nil
 	})
 	s.StopAPIServer()
-	must(t, s.StartAPIServer(t.Context()))
+	expect.OK(t, s.StartAPIServer(t.Context()))
 	s.addDeployment(t, "later", 2, true)
 	eventually(t, func() error {
 		names := s.pods(t, "web")

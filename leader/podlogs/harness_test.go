@@ -23,6 +23,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/chandler-k8s/chandler/test/cluster"
+	"github.com/chandler-k8s/chandler/test/expect"
 	"github.com/chandler-k8s/chandler/test/fixtures"
 )
 
@@ -52,9 +53,9 @@ func newWorld(t testing.TB) *world {
 	}
 	// The policy of the leader's token denies everybody while there is no Lease.
 	_, err := w.admin.CoordinationV1().Leases(home).Create(t.Context(), &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: home}}, metav1.CreateOptions{})
-	must(t, err)
+	expect.OK(t, err)
 	_, err = w.admin.CoreV1().Nodes().Create(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: node}}, metav1.CreateOptions{})
-	must(t, err)
+	expect.OK(t, err)
 	w.awaitPolicies(t, true)
 	ctx, cancel := context.WithCancel(context.Background())
 	var playing sync.WaitGroup
@@ -70,7 +71,7 @@ func newWorld(t testing.TB) *world {
 func (w *world) apply(t testing.TB, file string) {
 	t.Helper()
 	// Also called after the test, when its own context has ended.
-	must(t, w.ApplyFiles(context.Background(), filepath.Join("..", "..", "deploy", "base", file+".yaml")))
+	expect.OK(t, w.ApplyFiles(context.Background(), filepath.Join("..", "..", "deploy", "base", file+".yaml")))
 }
 
 // leader returns a configuration with a leader's token, as an elected replica has.
@@ -140,7 +141,7 @@ func (w *world) newScene(t testing.TB) *scene {
 func (w *world) addNamespace(t testing.TB, name string) {
 	t.Helper()
 	_, err := w.admin.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
-	must(t, err)
+	expect.OK(t, err)
 	t.Cleanup(func() {
 		err := w.admin.CoreV1().Namespaces().Delete(context.Background(), name, metav1.DeleteOptions{})
 		if err != nil && !apierrors.IsNotFound(err) {
@@ -153,7 +154,7 @@ func (w *world) addNamespace(t testing.TB, name string) {
 func (s *scene) pods(t testing.TB, app string) []string {
 	t.Helper()
 	list, err := s.admin.CoreV1().Pods(s.namespace).List(t.Context(), metav1.ListOptions{LabelSelector: "app=" + app})
-	must(t, err)
+	expect.OK(t, err)
 	var names []string
 	for i := range list.Items {
 		names = append(names, list.Items[i].Name)
@@ -328,7 +329,7 @@ func (s *scene) event(t testing.TB, reason, name, text string) {
 func (s *scene) requests(t testing.TB, since cluster.Mark) map[string]int {
 	t.Helper()
 	all, err := s.Requests(since)
-	must(t, err)
+	expect.OK(t, err)
 	found := map[string]int{}
 	for request, count := range all.Where(cluster.User(leaderUser)) {
 		if request.Namespace == s.namespace && request.Resource != "events" {
@@ -341,7 +342,7 @@ func (s *scene) requests(t testing.TB, since cluster.Mark) map[string]int {
 func (s *scene) mark(t testing.TB) cluster.Mark {
 	t.Helper()
 	mark, err := s.Mark()
-	must(t, err)
+	expect.OK(t, err)
 	return mark
 }
 
@@ -349,36 +350,16 @@ func (s *scene) mark(t testing.TB) cluster.Mark {
 func patch[T any](t testing.TB, name, body string, do func(context.Context, string, types.PatchType, []byte, metav1.PatchOptions, ...string) (T, error)) {
 	t.Helper()
 	_, err := do(t.Context(), name, types.MergePatchType, []byte(body), metav1.PatchOptions{})
-	must(t, err)
+	expect.OK(t, err)
 }
 
 func kubernetesClient(config *rest.Config) kubernetes.Interface {
 	return kubernetes.NewForConfigOrDie(config)
 }
 
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
 func eventually(t testing.TB, check func() error) {
 	t.Helper()
-	deadline := time.After(patient)
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		err := check()
-		if err == nil {
-			return
-		}
-		select {
-		case <-deadline:
-			t.Fatalf("after %s: %v", patient, err)
-		case <-tick.C:
-		}
-	}
+	expect.Within(t, patient, check)
 }
 
 var errStill = errors.New("not yet")

@@ -14,6 +14,8 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/chandler-k8s/chandler/test/expect"
 )
 
 func itoa(n int) string { return strconv.Itoa(n) }
@@ -89,7 +91,7 @@ func ofDeployment(t *testing.T, s *scene) {
 		}
 	}
 	role, err := s.role(t, "web")
-	must(t, err)
+	expect.OK(t, err)
 	want := metav1.ObjectMeta{
 		Name: "podlogreader-web", Namespace: s.namespace, Labels: map[string]string{"chandler.dev/task": "podlogs"},
 		OwnerReferences: []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: "Deployment", Name: "web", UID: web.UID}},
@@ -123,7 +125,7 @@ func (r *reader) tryIn(t testing.TB, namespace, verb, resource, name string) err
 	review, err := r.client.AuthorizationV1().SelfSubjectAccessReviews().Create(t.Context(), &authorizationv1.SelfSubjectAccessReview{
 		Spec: authorizationv1.SelfSubjectAccessReviewSpec{ResourceAttributes: attributes},
 	}, metav1.CreateOptions{})
-	must(t, err)
+	expect.OK(t, err)
 	if !review.Status.Allowed {
 		return apierrors.NewForbidden(rbacv1.Resource(resource), name, nil)
 	}
@@ -142,7 +144,7 @@ func ofEveryKind(t *testing.T, s *scene) {
 		n := map[string]int{"db": 2, "agent": 1, "once": 2, "report": 4}[app]
 		pods := s.awaitFollowed(t, app, n)
 		role, err := s.role(t, app)
-		must(t, err)
+		expect.OK(t, err)
 		if owner := role.OwnerReferences[0]; owner.Kind != kind || owner.Name != app {
 			t.Errorf("%s: got owner %s %s, want %s", app, owner.Kind, owner.Name, kind)
 		}
@@ -167,7 +169,7 @@ func ofExpressions(t *testing.T, s *scene) {
 			}},
 		},
 	}, metav1.CreateOptions{})
-	must(t, err)
+	expect.OK(t, err)
 	pods := s.awaitFollowed(t, "web", 1)
 	s.awaitExisting(t, "web", "Role", "RoleBinding", "ServiceAccount")
 	s.reader(t, "web").wantAccess(t, pods, []string{"secretive"})
@@ -216,7 +218,7 @@ func finishedPods(t *testing.T, s *scene) {
 	})
 	reader := s.reader(t, "once")
 	reader.wantAccess(t, pods, nil)
-	must(t, s.admin.CoreV1().Pods(s.namespace).Delete(t.Context(), pods[1], metav1.DeleteOptions{}))
+	expect.OK(t, s.admin.CoreV1().Pods(s.namespace).Delete(t.Context(), pods[1], metav1.DeleteOptions{}))
 	// The Job makes another in its place; the finished one stays.
 	eventually(t, func() error {
 		names := s.pods(t, "once")

@@ -11,6 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/chandler-k8s/chandler/leader/podlogs"
+	"github.com/chandler-k8s/chandler/test/expect"
 )
 
 func labelRemoved(t *testing.T, s *scene) {
@@ -43,20 +44,20 @@ func labelRemoved(t *testing.T, s *scene) {
 func nameReused(t *testing.T, s *scene) {
 	r := s.run(t, func(o *podlogs.Options) { o.CreateServiceAccounts = false })
 	_, err := s.admin.CoreV1().ServiceAccounts(s.namespace).Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "podlogreader-db"}}, metav1.CreateOptions{})
-	must(t, err)
+	expect.OK(t, err)
 	_, err = s.admin.RbacV1().RoleBindings(s.namespace).Create(t.Context(), &rbacv1.RoleBinding{
 		ObjectMeta: metav1.ObjectMeta{Name: "theirs"},
 		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: "podlogreader-db"},
 		Subjects:   []rbacv1.Subject{{Kind: "ServiceAccount", Name: "podlogreader-db", Namespace: s.namespace}},
 	}, metav1.CreateOptions{})
-	must(t, err)
+	expect.OK(t, err)
 	s.addStatefulSet(t, "db", 1)
 	s.awaitFollowed(t, "db", 1)
 	reader := s.reader(t, "db")
 	reader.wantAccess(t, []string{"db-0"}, nil)
 
 	// Same name, another pod, still labelled.
-	must(t, s.admin.CoreV1().Pods(s.namespace).Delete(t.Context(), "db-0", metav1.DeleteOptions{}))
+	expect.OK(t, s.admin.CoreV1().Pods(s.namespace).Delete(t.Context(), "db-0", metav1.DeleteOptions{}))
 	s.awaitFollowed(t, "db", 1)
 	reader.wantAccess(t, []string{"db-0"}, nil)
 
@@ -78,7 +79,7 @@ func deletedAndMade(t *testing.T, s *scene) {
 	first := s.addDeployment(t, "web", 2, true)
 	s.awaitFollowed(t, "web", 2)
 	s.awaitExisting(t, "web", "Role", "RoleBinding", "ServiceAccount")
-	must(t, s.admin.AppsV1().Deployments(s.namespace).Delete(t.Context(), "web", metav1.DeleteOptions{}))
+	expect.OK(t, s.admin.AppsV1().Deployments(s.namespace).Delete(t.Context(), "web", metav1.DeleteOptions{}))
 	second := s.addDeployment(t, "web", 2, true)
 	eventually(t, func() error {
 		role, err := s.role(t, "web")
@@ -96,7 +97,7 @@ func deletedAndMade(t *testing.T, s *scene) {
 		return nil
 	})
 	s.reader(t, "web").wantAccess(t, s.awaitFollowed(t, "web", 2), nil)
-	must(t, s.admin.AppsV1().Deployments(s.namespace).Delete(t.Context(), "web", metav1.DeleteOptions{}))
+	expect.OK(t, s.admin.AppsV1().Deployments(s.namespace).Delete(t.Context(), "web", metav1.DeleteOptions{}))
 	s.awaitExisting(t, "web")
 	r.wantMetric(t, 0, "chandler_podlogs_roles")
 }
@@ -112,7 +113,7 @@ func deletedBeforePods(t *testing.T, s *scene) {
 	pods := s.admin.CoreV1().Pods(s.namespace)
 	patch(t, pod, `{"metadata":{"finalizers":["example.com/stay"]}}`, pods.Patch)
 	foreground := metav1.DeletePropagationForeground
-	must(t, s.admin.AppsV1().Deployments(s.namespace).Delete(t.Context(), "web", metav1.DeleteOptions{PropagationPolicy: &foreground}))
+	expect.OK(t, s.admin.AppsV1().Deployments(s.namespace).Delete(t.Context(), "web", metav1.DeleteOptions{PropagationPolicy: &foreground}))
 	s.awaitExisting(t, "web")
 	eventually(t, func() error { // it was asked about
 		if s.requests(t, mark)["get deployments"] == 0 {
@@ -141,10 +142,10 @@ func leaderAway(t *testing.T, s *scene) {
 	s.awaitFollowed(t, "db", 1)
 	s.awaitExisting(t, "db", "Role", "RoleBinding", "ServiceAccount")
 	same, err := s.role(t, "same")
-	must(t, err)
+	expect.OK(t, err)
 	r.stop()
 
-	must(t, s.admin.AppsV1().Deployments(s.namespace).Delete(t.Context(), "gone", metav1.DeleteOptions{}))
+	expect.OK(t, s.admin.AppsV1().Deployments(s.namespace).Delete(t.Context(), "gone", metav1.DeleteOptions{}))
 	patch(t, "unlabelled", unlabel, s.admin.AppsV1().Deployments(s.namespace).Patch)
 	patch(t, "db", unlabel, s.admin.AppsV1().StatefulSets(s.namespace).Patch)
 	s.scale(t, "asleep", 0)
@@ -169,7 +170,7 @@ func leaderAway(t *testing.T, s *scene) {
 	s.awaitExisting(t, "asleep", "Role", "RoleBinding", "ServiceAccount")
 	s.awaitFollowed(t, "grown", 4)
 	after, err := s.role(t, "same")
-	must(t, err)
+	expect.OK(t, err)
 	if after.ResourceVersion != same.ResourceVersion {
 		t.Error("a Role that was right has been written")
 	}

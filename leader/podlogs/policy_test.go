@@ -12,6 +12,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
+
+	"github.com/chandler-k8s/chandler/test/expect"
 )
 
 // TestThief holds the leader's token, as deploy/base equips it, and tries what the
@@ -194,10 +196,10 @@ func largestRole(t *testing.T, s *scene, client kubernetes.Interface) {
 	}
 	role := &rbacv1.Role{ObjectMeta: s.realMeta(t, "large"), Rules: wantRules(names...)}
 	made, err := client.RbacV1().Roles(s.namespace).Create(t.Context(), role, metav1.CreateOptions{})
-	must(t, err)
+	expect.OK(t, err)
 	made.Rules[1].ResourceNames[4999] = strings.Repeat("z", 253)
 	_, err = client.RbacV1().Roles(s.namespace).Update(t.Context(), made, metav1.UpdateOptions{})
-	must(t, err)
+	expect.OK(t, err)
 }
 
 func thiefBindings(t *testing.T, s *scene, client kubernetes.Interface) {
@@ -271,7 +273,7 @@ func thiefForeign(t *testing.T, s *scene, client kubernetes.Interface) {
 	before := s.versions(t, "theirs")
 	attempts := map[string]error{}
 	role, err := s.role(t, "theirs")
-	must(t, err)
+	expect.OK(t, err)
 	role.Labels, role.OwnerReferences = s.meta("theirs").Labels, s.meta("theirs").OwnerReferences
 	role.ResourceVersion, role.UID = "", ""
 	_, attempts["update of a Role"] = client.RbacV1().Roles(s.namespace).Update(t.Context(), role, metav1.UpdateOptions{})
@@ -295,7 +297,7 @@ func thiefForeign(t *testing.T, s *scene, client kubernetes.Interface) {
 func thiefOurs(t *testing.T, s *scene, client kubernetes.Interface) {
 	roles := client.RbacV1().Roles(s.namespace)
 	made, err := roles.Create(t.Context(), &rbacv1.Role{ObjectMeta: s.realMeta(t, "ours"), Rules: wantRules("a")}, metav1.CreateOptions{})
-	must(t, err)
+	expect.OK(t, err)
 	for name, change := range badMeta() {
 		if strings.HasSuffix(name, " name") {
 			continue // is no update
@@ -312,13 +314,13 @@ func thiefOurs(t *testing.T, s *scene, client kubernetes.Interface) {
 	// Others' metadata is no obstacle, as long as it stays.
 	patch(t, made.Name, `{"metadata":{"labels":{"team":"a"},"annotations":{"note":"b"}}}`, s.admin.RbacV1().Roles(s.namespace).Patch)
 	now, err := s.role(t, "ours")
-	must(t, err)
+	expect.OK(t, err)
 	want := maps.Clone(now.Labels)
 	now.Rules = wantRules("a", "b")
 	now, err = roles.Update(t.Context(), now, metav1.UpdateOptions{})
-	must(t, err)
+	expect.OK(t, err)
 	if !maps.Equal(now.Labels, want) {
 		t.Errorf("got labels %v, want %v", now.Labels, want)
 	}
-	must(t, roles.Delete(t.Context(), made.Name, metav1.DeleteOptions{}))
+	expect.OK(t, roles.Delete(t.Context(), made.Name, metav1.DeleteOptions{}))
 }

@@ -1,7 +1,6 @@
 package podlogs_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -21,12 +20,13 @@ import (
 
 	"github.com/chandler-k8s/chandler/leader"
 	"github.com/chandler-k8s/chandler/leader/podlogs"
+	"github.com/chandler-k8s/chandler/test/expect"
 )
 
 // term runs one task as the leader's runner does, with quicker retries.
 type term struct {
 	registry *prometheus.Registry
-	log      *buffer
+	log      *expect.Log
 	queue    workqueue.TypedInterface[string]
 	stop     func() // ends the term; safe to repeat
 
@@ -42,9 +42,9 @@ func (s *scene) run(t testing.TB, change ...func(*podlogs.Options)) *term {
 
 func (s *scene) runAs(t testing.TB, config *rest.Config, change ...func(*podlogs.Options)) *term {
 	t.Helper()
-	r := &term{registry: prometheus.NewRegistry(), log: &buffer{}, queue: workqueue.NewTyped[string](), timers: map[string]*time.Timer{}}
+	r := &term{registry: prometheus.NewRegistry(), log: &expect.Log{}, queue: workqueue.NewTyped[string](), timers: map[string]*time.Timer{}}
 	counters, err := podlogs.NewMetrics(r.registry)
-	must(t, err)
+	expect.OK(t, err)
 	opts := podlogs.Options{CreateServiceAccounts: true, ListPods: true, Metrics: counters}
 	for _, c := range change {
 		c(&opts)
@@ -52,13 +52,13 @@ func (s *scene) runAs(t testing.TB, config *rest.Config, change ...func(*podlogs
 	client, bare := kubernetes.NewForConfigOrDie(config), metadata.NewForConfigOrDie(config)
 	broadcaster := events.NewBroadcaster(&events.EventSinkImpl{Interface: client.EventsV1()})
 	ctx, cancel := context.WithCancel(context.Background())
-	must(t, broadcaster.StartRecordingToSinkWithContext(ctx))
+	expect.OK(t, broadcaster.StartRecordingToSinkWithContext(ctx))
 	task, err := podlogs.New(leader.Term{
 		Config: config, Client: client, Metadata: bare, Namespace: home,
 		Events: broadcaster.NewRecorder(scheme.Scheme, home), Metrics: r.registry,
 		Log: slog.New(slog.NewJSONHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}, opts)
-	must(t, err)
+	expect.OK(t, err)
 	var running sync.WaitGroup
 	running.Go(func() { r.work(ctx, task, leader.NewInformers(client, bare)) })
 	r.stop = sync.OnceFunc(func() {
@@ -78,7 +78,7 @@ func (s *scene) runAs(t testing.TB, config *rest.Config, change ...func(*podlogs
 
 func (r *term) work(ctx context.Context, task leader.Task, in *leader.TermInformers) {
 	if err := task.Watch(in, r.queue.Add); err != nil {
-		r.log.println("watch: ", err)
+		_, _ = fmt.Fprintln(r.log, "watch:", err)
 		return
 	}
 	in.Start(ctx)
@@ -113,7 +113,7 @@ func (r *term) sync(ctx context.Context, task leader.Task, key string, backoff w
 		backoff.Forget(key)
 		return again
 	}
-	r.log.println("sync of ", key, ": ", err)
+	_, _ = fmt.Fprintln(r.log, "sync of", key, err)
 	if errors.Is(err, leader.ErrPermanent) {
 		return 0
 	}
@@ -138,7 +138,7 @@ func (r *term) after(key string, delay time.Duration) {
 func (r *term) metric(t testing.TB, name string, labels ...string) float64 {
 	t.Helper()
 	families, err := r.registry.Gather()
-	must(t, err)
+	expect.OK(t, err)
 	sum := 0.0
 	for _, family := range families {
 		if family.GetName() != name {
@@ -165,26 +165,4 @@ func (r *term) wantMetric(t testing.TB, want float64, name string, labels ...str
 		}
 		return nil
 	})
-}
-
-// buffer is a log that goroutines write while a test reads.
-type buffer struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.Write(p)
-}
-
-func (b *buffer) println(args ...any) {
-	_, _ = fmt.Fprintln(b, fmt.Sprint(args...)) // a bytes.Buffer takes everything
-}
-
-func (b *buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.String()
 }

@@ -8,6 +8,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/chandler-k8s/chandler/test/expect"
 )
 
 const (
@@ -41,7 +43,7 @@ func (s *scene) addDeployment(t testing.TB, name string, replicas int32, labelle
 		ObjectMeta: metav1.ObjectMeta{Name: name},
 		Spec:       appsv1.DeploymentSpec{Replicas: &replicas, Selector: selector(name), Template: template(name, labelled)},
 	}, metav1.CreateOptions{})
-	must(t, err)
+	expect.OK(t, err)
 	return made
 }
 
@@ -54,7 +56,7 @@ func (s *scene) addStatefulSet(t testing.TB, name string, replicas int32) *appsv
 			PodManagementPolicy: appsv1.ParallelPodManagement, // none ever becomes ready
 		},
 	}, metav1.CreateOptions{})
-	must(t, err)
+	expect.OK(t, err)
 	return made
 }
 
@@ -64,7 +66,7 @@ func (s *scene) addDaemonSet(t testing.TB, name string) {
 		ObjectMeta: metav1.ObjectMeta{Name: name},
 		Spec:       appsv1.DaemonSetSpec{Selector: selector(name), Template: template(name, true)},
 	}, metav1.CreateOptions{})
-	must(t, err)
+	expect.OK(t, err)
 }
 
 // jobSpec is that of a Job with two pods.
@@ -85,7 +87,7 @@ func (s *scene) addJob(t testing.TB, name string, owners ...metav1.OwnerReferenc
 		ObjectMeta: metav1.ObjectMeta{Name: name, OwnerReferences: owners},
 		Spec:       jobSpec(app),
 	}, metav1.CreateOptions{})
-	must(t, err)
+	expect.OK(t, err)
 }
 
 // addCronJob makes a CronJob that never runs by itself, and returns the reference
@@ -97,7 +99,7 @@ func (s *scene) addCronJob(t testing.TB, name string) metav1.OwnerReference {
 		ObjectMeta: metav1.ObjectMeta{Name: name},
 		Spec:       batchv1.CronJobSpec{Schedule: "0 0 1 1 *", Suspend: &suspend, JobTemplate: batchv1.JobTemplateSpec{Spec: jobSpec(name)}},
 	}, metav1.CreateOptions{})
-	must(t, err)
+	expect.OK(t, err)
 	return *metav1.NewControllerRef(made, batchv1.SchemeGroupVersion.WithKind("CronJob"))
 }
 
@@ -110,7 +112,7 @@ func (s *scene) addPod(t testing.TB, name, app string, labelled bool, owner *met
 		pod.OwnerReferences = []metav1.OwnerReference{*owner}
 	}
 	made, err := s.admin.CoreV1().Pods(s.namespace).Create(t.Context(), pod, metav1.CreateOptions{})
-	must(t, err)
+	expect.OK(t, err)
 	return made
 }
 

@@ -20,6 +20,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/chandler-k8s/chandler/test/cluster"
+	"github.com/chandler-k8s/chandler/test/expect"
 	"github.com/chandler-k8s/chandler/test/fakeaws"
 )
 
@@ -348,18 +349,5 @@ func (s *scene) ledger(t testing.TB, registry string) []string {
 
 func eventually(t testing.TB, check func() error) {
 	t.Helper()
-	deadline := time.After(patient)
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		err := check()
-		if err == nil {
-			return
-		}
-		select {
-		case <-deadline:
-			t.Fatalf("after %s: %v", patient, err)
-		case <-tick.C:
-		}
-	}
+	expect.Within(t, patient, check)
 }

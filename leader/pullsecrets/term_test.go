@@ -23,13 +23,14 @@ import (
 
 	"github.com/chandler-k8s/chandler/leader"
 	"github.com/chandler-k8s/chandler/leader/pullsecrets"
+	"github.com/chandler-k8s/chandler/test/expect"
 )
 
 // term runs one task as the leader's runner does, with quicker retries.
 type term struct {
 	scene    *scene
 	registry *prometheus.Registry
-	log      *buffer
+	log      *expect.Log
 	queue    workqueue.TypedInterface[string]
 	stop     func() // ends the term; safe to repeat
 }
@@ -43,7 +44,7 @@ func (s *scene) run(t testing.TB, change ...func(*pullsecrets.Options)) *term {
 
 func (s *scene) runAs(t testing.TB, config *rest.Config, change ...func(*pullsecrets.Options)) *term {
 	t.Helper()
-	r := &term{scene: s, registry: prometheus.NewRegistry(), log: &buffer{}, queue: workqueue.NewTyped[string]()}
+	r := &term{scene: s, registry: prometheus.NewRegistry(), log: &expect.Log{}, queue: workqueue.NewTyped[string]()}
 	own, err := awsconfig.LoadDefaultConfig(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -88,7 +89,7 @@ func (s *scene) runAs(t testing.TB, config *rest.Config, change ...func(*pullsec
 
 func (r *term) work(ctx context.Context, task leader.Task, in *leader.TermInformers) {
 	if err := task.Watch(in, r.queue.Add); err != nil {
-		r.log.println("watch: ", err)
+		_, _ = fmt.Fprintln(r.log, "watch:", err)
 		return
 	}
 	in.Start(ctx)
@@ -122,7 +123,7 @@ func (r *term) sync(ctx context.Context, task leader.Task, key string, backoff w
 	if err == nil {
 		backoff.Forget(key)
 	} else {
-		r.log.println("sync of ", key, ": ", err)
+		_, _ = fmt.Fprintln(r.log, "sync of", key, err)
 		again = backoff.When(key)
 		if errors.Is(err, leader.ErrPermanent) {
 			again = 0
@@ -200,26 +201,4 @@ func (r *term) noLeak(t testing.TB) {
 			t.Errorf("a secret beginning with %q is shown in logs, metrics or Events", secret[:8])
 		}
 	}
-}
-
-// buffer is a log that goroutines write while a test reads.
-type buffer struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.Write(p)
-}
-
-func (b *buffer) println(args ...any) {
-	_, _ = fmt.Fprintln(b, fmt.Sprint(args...)) // a bytes.Buffer takes everything
-}
-
-func (b *buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.String()
 }

@@ -21,6 +21,7 @@ import (
 
 	"github.com/chandler-k8s/chandler/node/identity"
 	"github.com/chandler-k8s/chandler/test/cluster"
+	"github.com/chandler-k8s/chandler/test/expect"
 	"github.com/chandler-k8s/chandler/test/fakeaws"
 	"github.com/chandler-k8s/chandler/test/fixtures"
 )
@@ -70,10 +71,10 @@ type scene struct {
 // The steps build on each other.
 func TestSourcesOnARealCluster(t *testing.T) {
 	c := cluster.ForTest(t, cluster.Options{})
-	must(t, fixtures.Deploy(t.Context(), c))
-	must(t, fixtures.Apply(t.Context(), c, "eks", "kubeadm", "openshift"))
+	expect.OK(t, fixtures.Deploy(t.Context(), c))
+	expect.OK(t, fixtures.Apply(t.Context(), c, "eks", "kubeadm", "openshift"))
 	admin, err := kubernetes.NewForConfig(c.Admin())
-	must(t, err)
+	expect.OK(t, err)
 	for _, step := range []struct {
 		name string
 		run  func(scene)
@@ -94,13 +95,13 @@ func TestSourcesOnARealCluster(t *testing.T) {
 func (s scene) options(node string) (identity.Options, *bytes.Buffer) {
 	s.t.Helper()
 	cfg, err := fixtures.AgentPod(s.t.Context(), s.cluster, node)
-	must(s.t, err)
+	expect.OK(s.t, err)
 	return options(s.t, cfg, node)
 }
 
 func (s scene) kubeadm() {
 	system, err := s.admin.CoreV1().Namespaces().Get(s.t.Context(), "kube-system", metav1.GetOptions{})
-	must(s.t, err)
+	expect.OK(s.t, err)
 	o, logs := s.options(fixtures.KubeadmNode)
 	want(s.t, resolve(s.t, o), map[identity.Key]identity.Fact{
 		"clusterID": {Value: string(system.UID), Source: "kube-system-uid"}, "region": {Value: "us-west-2", Source: "provider-id"},
@@ -142,7 +143,7 @@ func (s scene) metadata() {
 }
 
 func (s scene) clusterProperty() {
-	must(s.t, fixtures.Apply(s.t.Context(), s.cluster, "crds", "clusterproperty"))
+	expect.OK(s.t, fixtures.Apply(s.t.Context(), s.cluster, "crds", "clusterproperty"))
 	o, _ := s.options(fixtures.EKSNode)
 	if got := resolve(s.t, o)["clusterID"]; got != (identity.Fact{Value: "fleet-member-7", Source: "cluster-property"}) {
 		s.t.Errorf("cluster ID: got %v, want that of the ClusterProperty", got)
@@ -150,7 +151,7 @@ func (s scene) clusterProperty() {
 }
 
 func (s scene) openShift() {
-	must(s.t, fixtures.OpenShift(s.t.Context(), s.cluster))
+	expect.OK(s.t, fixtures.OpenShift(s.t.Context(), s.cluster))
 	o, logs := s.options(fixtures.OpenShiftNode)
 	reg := prometheus.NewRegistry()
 	o.Metrics = reg
@@ -171,10 +172,10 @@ func (s scene) openShift() {
 // refused takes the right to read Infrastructures from the agents.
 func (s scene) refused() {
 	role, err := s.admin.RbacV1().ClusterRoles().Get(s.t.Context(), "chandler-agent", metav1.GetOptions{})
-	must(s.t, err)
+	expect.OK(s.t, err)
 	role.Rules = slices.DeleteFunc(role.Rules, func(r rbacv1.PolicyRule) bool { return r.APIGroups[0] == "config.openshift.io" })
 	_, err = s.admin.RbacV1().ClusterRoles().Update(s.t.Context(), role, metav1.UpdateOptions{})
-	must(s.t, err)
+	expect.OK(s.t, err)
 	o, logs := s.options(fixtures.OpenShiftNode)
 	got, deadline := identity.Fact{}, time.Now().Add(30*time.Second)
 	for got.Source != "openshift-machine" && time.Now().Before(deadline) { // the authorizer follows within moments
@@ -209,7 +210,7 @@ func (s scene) down() {
 func sourceOf(t *testing.T, reg prometheus.Gatherer, fact string) string {
 	t.Helper()
 	families, err := reg.Gather()
-	must(t, err)
+	expect.OK(t, err)
 	for _, f := range families {
 		for _, m := range f.Metric {
 			labels := map[string]string{}
@@ -227,20 +228,20 @@ func sourceOf(t *testing.T, reg prometheus.Gatherer, fact string) string {
 func metadataService(t *testing.T, i fakeaws.Instance) *imds.Client {
 	t.Helper()
 	s, err := fakeaws.Listen(fakeaws.Options{})
-	must(t, err)
-	t.Cleanup(func() { must(t, s.Close()) })
+	expect.OK(t, err)
+	t.Cleanup(func() { expect.OK(t, s.Close()) })
 	m, err := s.AddInstance(i)
-	must(t, err)
+	expect.OK(t, err)
 	return imds.New(imds.Options{Endpoint: m.URL(), EnableFallback: aws.FalseTernary})
 }
 
 // TestMetadataOutOfReach is a pod behind a hop limit of 1: nothing waits for it.
 func TestMetadataOutOfReach(t *testing.T) {
 	c := cluster.ForTest(t, cluster.Options{})
-	must(t, fixtures.Deploy(t.Context(), c))
-	must(t, fixtures.Apply(t.Context(), c, "eks"))
+	expect.OK(t, fixtures.Deploy(t.Context(), c))
+	expect.OK(t, fixtures.Apply(t.Context(), c, "eks"))
 	cfg, err := fixtures.AgentPod(t.Context(), c, fixtures.EKSNode)
-	must(t, err)
+	expect.OK(t, err)
 	o, logs := options(t, cfg, fixtures.EKSNode)
 	o.Metadata = metadataService(t, fakeaws.Instance{Region: "eu-west-1", Zone: "eu-west-1b", ID: "i-0a1b2c3d4e5f60718", HopLimit: 1})
 	r := identity.New(o)
@@ -255,12 +256,5 @@ func TestMetadataOutOfReach(t *testing.T) {
 		t.Errorf("region: got %v, want the node's label while IMDS hangs", got)
 	}
 	cancel()
-	must(t, <-ended)
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
+	expect.OK(t, <-ended)
 }

@@ -19,6 +19,7 @@ import (
 	clienttesting "k8s.io/client-go/testing"
 
 	"github.com/chandler-k8s/chandler/node/identity"
+	"github.com/chandler-k8s/chandler/test/expect"
 )
 
 // TestRefusalsAreAskedAgain: an API server that has just started refuses
@@ -64,7 +65,7 @@ func TestRefusalsAreAskedAgain(t *testing.T) {
 					t.Errorf("asked %d times in a day, want %d at most", got, test.mostAsked)
 				}
 				cancel()
-				must(t, <-ended)
+				expect.OK(t, <-ended)
 			})
 		})
 	}

@@ -1,7 +1,6 @@
 package scrapercert
 
 import (
-	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -25,6 +24,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
+
+	"github.com/chandler-k8s/chandler/test/expect"
 )
 
 const (
@@ -210,7 +211,7 @@ func (ca *testCA) sign(t *testing.T, template *x509.Certificate, changes ...func
 
 // run starts a Renewer on a fake API; stop ends it and waits. To be called inside
 // of a bubble.
-func run(t *testing.T, f *fakeAPI, change ...func(*Options)) (r *Renewer, logs *logBuffer, stop func()) {
+func run(t *testing.T, f *fakeAPI, change ...func(*Options)) (r *Renewer, logs *expect.Log, stop func()) {
 	t.Helper()
 	r, logs = newTestRenewer(f, change...)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -225,8 +226,8 @@ func run(t *testing.T, f *fakeAPI, change ...func(*Options)) (r *Renewer, logs *
 	}
 }
 
-func newTestRenewer(f *fakeAPI, change ...func(*Options)) (*Renewer, *logBuffer) {
-	logs := &logBuffer{}
+func newTestRenewer(f *fakeAPI, change ...func(*Options)) (*Renewer, *expect.Log) {
+	logs := &expect.Log{}
 	o := Options{
 		Client: f, NodeName: testNode, CommonName: testCN, SignerName: certsv1.KubeAPIServerClientSignerName,
 		OwnSigner: "chandler.dev/scraper-client", Duration: time.Hour, Trust: Trust{ClusterCA: f.ca.pem},
@@ -251,21 +252,4 @@ func orphanOf(t *testing.T, name, commonName, signer, user, node string) *certsv
 			Request: made.pkcs10, SignerName: signer, Username: user, Extra: map[string]certsv1.ExtraValue{claimNode: {node}},
 		},
 	}
-}
-
-type logBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *logBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }

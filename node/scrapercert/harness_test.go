@@ -1,7 +1,6 @@
 package scrapercert_test
 
 import (
-	"bytes"
 	"context"
 	"crypto/x509"
 	"encoding/pem"
@@ -30,6 +29,7 @@ import (
 	"github.com/chandler-k8s/chandler/node/identity"
 	"github.com/chandler-k8s/chandler/node/scrapercert"
 	"github.com/chandler-k8s/chandler/test/cluster"
+	"github.com/chandler-k8s/chandler/test/expect"
 	"github.com/chandler-k8s/chandler/test/fixtures"
 )
 
@@ -54,9 +54,9 @@ type world struct {
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	c := cluster.ForTest(t, cluster.Options{})
-	must(t, fixtures.Deploy(t.Context(), c))
+	expect.OK(t, fixtures.Deploy(t.Context(), c))
 	admin, err := kubernetes.NewForConfig(c.Admin())
-	must(t, err)
+	expect.OK(t, err)
 	return &world{c, admin}
 }
 
@@ -68,17 +68,17 @@ type scene struct {
 	token   *rest.Config
 	hostDir string
 	options scrapercert.Options
-	logs    syncBuffer
+	logs    expect.Log
 	reg     *prometheus.Registry // of the last start
 }
 
 func (w *world) newScene(t *testing.T, node string) *scene {
 	t.Helper()
-	must(t, fixtures.Node(t.Context(), w.Cluster, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: node}}))
+	expect.OK(t, fixtures.Node(t.Context(), w.Cluster, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: node}}))
 	token, err := fixtures.AgentPod(t.Context(), w.Cluster, node)
-	must(t, err)
+	expect.OK(t, err)
 	client, err := kubernetes.NewForConfig(token)
-	must(t, err)
+	expect.OK(t, err)
 	return &scene{
 		world: w, t: t, node: node, token: token, hostDir: filepath.Join(t.TempDir(), "host"),
 		options: scrapercert.Options{
@@ -93,7 +93,7 @@ func (w *world) newScene(t *testing.T, node string) *scene {
 func (s *scene) start() (n *node.Node, stop func()) {
 	s.t.Helper()
 	dir, err := hostfiles.Open(s.hostDir)
-	must(s.t, err)
+	expect.OK(s.t, err)
 	log := slog.New(slog.NewTextHandler(&s.logs, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	s.reg = prometheus.NewRegistry()
 	o := s.options
@@ -111,7 +111,7 @@ func (s *scene) start() (n *node.Node, stop func()) {
 		if err := <-ended; err != nil {
 			s.t.Errorf("node: %v", err)
 		}
-		must(s.t, dir.Close())
+		expect.OK(s.t, dir.Close())
 	})
 	s.t.Cleanup(func() {
 		stop()
@@ -127,7 +127,7 @@ func (s *scene) requests() []certsv1.CertificateSigningRequest {
 	s.t.Helper()
 	list, err := s.admin.CertificatesV1().CertificateSigningRequests().
 		List(context.Background(), metav1.ListOptions{LabelSelector: scrapercert.LabelNode + "=" + s.node})
-	must(s.t, err)
+	expect.OK(s.t, err)
 	return list.Items
 }
 
@@ -192,7 +192,7 @@ func (s *scene) leaf() *x509.Certificate {
 		return nil
 	}
 	leaf, err := x509.ParseCertificate(block.Bytes)
-	must(s.t, err)
+	expect.OK(s.t, err)
 	return leaf
 }
 
@@ -234,7 +234,7 @@ func (s *scene) awaitLog(parts ...string) {
 func metric(t *testing.T, reg *prometheus.Registry, name string, label ...string) float64 {
 	t.Helper()
 	families, err := reg.Gather()
-	must(t, err)
+	expect.OK(t, err)
 	for _, f := range families {
 		for _, m := range f.GetMetric() {
 			if f.GetName() == name && (len(label) == 0 || m.GetLabel()[0].GetValue() == label[0]) {
@@ -267,43 +267,7 @@ func (s *scene) wantMetric(name string, want float64) {
 	}
 }
 
-func eventually(t *testing.T, done func() (bool, string)) {
+func eventually(t testing.TB, done func() (bool, string)) {
 	t.Helper()
-	deadline := time.Now().Add(patience)
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		ok, state := done()
-		if ok {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("after %s: %s", patience, state)
-		}
-		<-tick.C
-	}
-}
-
-type syncBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (s *syncBuffer) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.Write(p)
-}
-
-func (s *syncBuffer) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.String()
-}
-
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
+	expect.Done(t, patience, done)
 }

@@ -23,6 +23,7 @@ import (
 	"github.com/chandler-k8s/chandler/leader/scrapercsr"
 	"github.com/chandler-k8s/chandler/node"
 	"github.com/chandler-k8s/chandler/node/scrapercert"
+	"github.com/chandler-k8s/chandler/test/expect"
 	"github.com/chandler-k8s/chandler/test/fixtures"
 )
 
@@ -75,8 +76,8 @@ func issued(t *testing.T, s *scene) {
 	}
 	eventually(t, func() (bool, string) { err := n.Ready(); return err == nil, "not ready: " + errorText(err) })
 	files, err := hostfiles.ReadSet(s.hostDir, "scraper")
-	must(t, err)
-	must(t, node.Check("scraper", files))
+	expect.OK(t, err)
+	expect.OK(t, node.Check("scraper", files))
 	got := map[string]string{}
 	for _, f := range files {
 		got[f.Name] = f.Mode.String()
@@ -123,7 +124,7 @@ func (s *scene) withPair(t *testing.T) kubernetes.Interface {
 	client, err := kubernetes.NewForConfig(&rest.Config{Host: s.token.Host, TLSClientConfig: rest.TLSClientConfig{
 		CertFile: at(scrapercert.FileCert), KeyFile: at(scrapercert.FileKey), CAFile: at(scrapercert.FileCA),
 	}})
-	must(t, err)
+	expect.OK(t, err)
 	return client
 }
 
@@ -133,13 +134,13 @@ func restart(t *testing.T, s *scene) {
 	first := s.await()
 	stop()
 	before, err := os.Readlink(filepath.Join(s.hostDir, "scraper", "..data"))
-	must(t, err)
+	expect.OK(t, err)
 	n, stop := s.start()
 	eventually(t, func() (bool, string) { err := n.Ready(); return err == nil, "not ready: " + errorText(err) })
 	s.awaitPass()
 	stop()
 	after, err := os.Readlink(filepath.Join(s.hostDir, "scraper", "..data"))
-	must(t, err)
+	expect.OK(t, err)
 	if !s.leaf().Equal(first) || before != after || len(s.requests()) != 1 {
 		t.Errorf("after a restart: generation %s, then %s, %d requests; want nothing changed", before, after, len(s.requests()))
 	}
@@ -192,7 +193,7 @@ func impostor(t *testing.T, s *scene) {
 	c := other.requests()[0]
 	c.Labels[scrapercert.LabelNode] = s.node
 	_, err := s.admin.CertificatesV1().CertificateSigningRequests().Update(t.Context(), &c, metav1.UpdateOptions{})
-	must(t, err)
+	expect.OK(t, err)
 	s.start()
 	eventually(t, func() (bool, string) { return len(s.requests()) == 2, "it waits for a request of another node" })
 	s.judge(certsv1.CertificateApproved)
@@ -226,10 +227,10 @@ func (s *scene) ask(signer string) {
 			Namespace: fixtures.Namespace, CommonName: commonName, SignerName: signer, LongestLife: 720 * time.Hour,
 		})
 		ctx := context.WithoutCancel(s.t.Context())
-		must(s.t, errors.Join(err, s.Apply(ctx, policies)))
+		expect.OK(s.t, errors.Join(err, s.Apply(ctx, policies)))
 		eventually(s.t, func() (bool, string) { // the API server learns of policies in a moment
 			request, _, err := fixtures.ScraperRequest(s.node, func(d *fixtures.Draft) { d.Object.Spec.SignerName = signer })
-			must(s.t, err)
+			expect.OK(s.t, err)
 			_, err = s.options.Client.CertificatesV1().CertificateSigningRequests().Create(ctx, request,
 				metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 			return err == nil, fmt.Sprint(err)
@@ -285,7 +286,7 @@ func deleted(t *testing.T, s *scene) {
 	s.start()
 	eventually(t, func() (bool, string) { return len(s.requests()) == 1, "no request" })
 	first := s.requests()[0].Name
-	must(t, s.admin.CertificatesV1().CertificateSigningRequests().Delete(t.Context(), first, metav1.DeleteOptions{}))
+	expect.OK(t, s.admin.CertificatesV1().CertificateSigningRequests().Delete(t.Context(), first, metav1.DeleteOptions{}))
 	s.awaitLog("request deleted", "result=vanished", first)
 	eventually(t, func() (bool, string) { return len(s.requests()) == 1, "no second request" })
 	s.judge(certsv1.CertificateApproved)
@@ -294,9 +295,9 @@ func deleted(t *testing.T, s *scene) {
 
 func noRights(t *testing.T, s *scene) {
 	plain, err := s.AsServiceAccount(t.Context(), "default", "default")
-	must(t, err)
+	expect.OK(t, err)
 	s.options.Client, err = kubernetes.NewForConfig(plain)
-	must(t, err)
+	expect.OK(t, err)
 	n, _ := s.start()
 	s.awaitLog("level=ERROR", "may not be requested", "result=refused", "deploy/base/scrapercert.yaml", "forbidden")
 	if !errors.Is(s.problem(n), scrapercert.ErrRefused) {
@@ -317,14 +318,14 @@ func caBundle(t *testing.T, s *scene) {
 		t.Errorf("readiness: got %v, want the set named", err)
 	}
 	other := selfSigned(t, "further")
-	must(t, os.WriteFile(further, append([]byte("# a comment\n"), other...), 0o600))
+	expect.OK(t, os.WriteFile(further, append([]byte("# a comment\n"), other...), 0o600))
 	s.await()
 	eventually(t, func() (bool, string) {
 		return bytes.Equal(s.read(scrapercert.FileCA), append(bytes.Clone(s.token.CAData), other...)), "ca.crt is not both bundles"
 	})
 	good := s.read(scrapercert.FileCA)
 	key := append(bytes.Clone(other), s.read(scrapercert.FileKey)...) // a mistake that must not be published
-	must(t, os.WriteFile(further, key, 0o600))
+	expect.OK(t, os.WriteFile(further, key, 0o600))
 	s.awaitLog("CA bundle not read", "PRIVATE KEY")
 	s.await(s.leaf()) // rotation goes on
 	if got := s.read(scrapercert.FileCA); !bytes.Equal(got, good) {
@@ -337,7 +338,7 @@ func caBundle(t *testing.T, s *scene) {
 func longName(t *testing.T, s *scene) {
 	list := func() (found []certsv1.CertificateSigningRequest) {
 		all, err := s.admin.CertificatesV1().CertificateSigningRequests().List(t.Context(), metav1.ListOptions{})
-		must(t, err)
+		expect.OK(t, err)
 		for _, c := range all.Items {
 			if claim := c.Spec.Extra["authentication.kubernetes.io/node-name"]; len(claim) == 1 && claim[0] == s.node {
 				found = append(found, c)
@@ -369,6 +370,6 @@ func apiServerDown(t *testing.T, s *scene) {
 	if !s.leaf().Equal(last) {
 		t.Error("the certificate changed while the API server was down")
 	}
-	must(t, s.StartAPIServer(context.Background()))
+	expect.OK(t, s.StartAPIServer(context.Background()))
 	s.await(last)
 }

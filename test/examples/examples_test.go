@@ -13,6 +13,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/yaml"
 
+	"github.com/chandler-k8s/chandler/test/expect"
 	"github.com/chandler-k8s/chandler/test/fixtures"
 	"github.com/chandler-k8s/chandler/test/pki"
 	"github.com/chandler-k8s/chandler/test/prometheus"
@@ -30,25 +31,18 @@ func read(t *testing.T, name string) string {
 // TestPrometheusConfig has promtool check the fragment, with the files of a set.
 func TestPrometheusConfig(t *testing.T) {
 	programs, err := prometheus.Find(t.Context(), os.Stderr)
-	must(t, err)
+	expect.OK(t, err)
 	dir := t.TempDir()
 	ca, err := pki.NewAuthority("clients")
-	must(t, err)
+	expect.OK(t, err)
 	pair, err := ca.Client("scraper")
-	must(t, err)
-	must(t, errors.Join(pair.Write(dir, "tls"), ca.Write(dir, "ca")))
+	expect.OK(t, err)
+	expect.OK(t, errors.Join(pair.Write(dir, "tls"), ca.Write(dir, "ca")))
 	config := filepath.Join(dir, "prometheus.yml")
 	text := strings.ReplaceAll(read(t, "prometheus.yml"), "/host/scraper", dir)
-	must(t, os.WriteFile(config, []byte(text), 0o600))
+	expect.OK(t, os.WriteFile(config, []byte(text), 0o600))
 	if out, err := exec.Command(programs.Promtool, "check", "config", config).CombinedOutput(); err != nil {
 		t.Errorf("promtool: %v\n%s", err, out)
-	}
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
 	}
 }
 

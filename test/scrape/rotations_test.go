@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/chandler-k8s/chandler/hostfiles"
+	"github.com/chandler-k8s/chandler/test/expect"
 	"github.com/chandler-k8s/chandler/test/pki"
 )
 
@@ -18,16 +19,16 @@ const rotations = 1000
 // one file with both always matches, and two opens one after the other nearly so.
 func TestReadersDuringRotations(t *testing.T) {
 	ca, err := pki.NewAuthority("clients")
-	must(t, err)
+	expect.OK(t, err)
 	var pairs []*pki.Pair
 	for range 16 {
 		pair, err := ca.Client("scraper")
-		must(t, err)
+		expect.OK(t, err)
 		pairs = append(pairs, pair)
 	}
 	path := t.TempDir()
 	dir, err := hostfiles.Open(path)
-	must(t, err)
+	expect.OK(t, err)
 	defer dir.Close()
 	publish := func(i int) {
 		pair := pairs[i%len(pairs)]
@@ -37,7 +38,7 @@ func TestReadersDuringRotations(t *testing.T) {
 			{Name: "tls.pem", Mode: 0o440, UID: -1, GID: -1, Data: append(bytes.Clone(pair.CertPEM), pair.KeyPEM...)},
 			{Name: "ca.crt", Mode: 0o444, UID: -1, GID: -1, Data: ca.CertPEM},
 		})
-		must(t, err)
+		expect.OK(t, err)
 	}
 	publish(0)
 	stop, read, ended := make(chan struct{}), make(chan struct{}), make(chan readings, 1)

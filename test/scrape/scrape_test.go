@@ -3,7 +3,6 @@
 package scrape
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -14,12 +13,12 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/chandler-k8s/chandler/agent"
 	"github.com/chandler-k8s/chandler/test/cluster"
+	"github.com/chandler-k8s/chandler/test/expect"
 	"github.com/chandler-k8s/chandler/test/fixtures"
 	"github.com/chandler-k8s/chandler/test/pki"
 	"github.com/chandler-k8s/chandler/test/prometheus"
@@ -65,7 +64,7 @@ func TestPrometheusScrapesWithoutAPause(t *testing.T) {
 		t.Skip("takes two minutes")
 	}
 	programs, err := prometheus.Find(t.Context(), os.Stderr)
-	must(t, err)
+	expect.OK(t, err)
 	f := newFleet(t)
 	set := filepath.Join(f.agents[0].hostDir, "scraper")
 	var targets []string
@@ -81,8 +80,8 @@ func TestPrometheusScrapesWithoutAPause(t *testing.T) {
 		eventually(t, "no scrape of "+a.node, func() bool { return scrape(set, a.address) == nil })
 	}
 	server, err := prometheus.Start(t.Context(), programs, t.TempDir(), fmt.Sprintf(prometheusConfig, set, strings.Join(targets, ", ")))
-	must(t, err)
-	t.Cleanup(func() { must(t, server.Stop()) })
+	expect.OK(t, err)
+	t.Cleanup(func() { expect.OK(t, server.Stop()) })
 	eventually(t, "not every target was scraped", func() bool {
 		up, err := server.Query(t.Context(), "up == 1")
 		return err == nil && len(up) == len(targets)
@@ -94,7 +93,7 @@ func TestPrometheusScrapesWithoutAPause(t *testing.T) {
 	first := len(w.seen)
 	f.cluster.StopAPIServer()
 	w.during(t, outage, func() bool { return true })
-	must(t, f.cluster.StartAPIServer(t.Context()))
+	expect.OK(t, f.cluster.StartAPIServer(t.Context()))
 	w.during(t, after, func() bool { return len(w.seen) >= first+enough })
 
 	t.Logf("%d certificates, %d of them before the API server was stopped; %d scrapes with a handshake each", len(w.seen), first, w.scrapes)
@@ -102,9 +101,9 @@ func TestPrometheusScrapesWithoutAPause(t *testing.T) {
 	for _, target := range targets {
 		series := fmt.Sprintf(`up{instance=%q}`, target)
 		worst, err := server.Query(t.Context(), "min_over_time("+series+"["+window+"])")
-		must(t, err)
+		expect.OK(t, err)
 		count, err := server.Query(t.Context(), "count_over_time("+series+"["+window+"])")
-		must(t, err)
+		expect.OK(t, err)
 		if len(worst) != 1 || worst[0].Value != 1 {
 			t.Errorf("%s: got lowest up %+v, want 1", target, worst)
 		}
@@ -138,7 +137,7 @@ func (w *watch) during(t *testing.T, least time.Duration, enough func() bool) {
 			t.Fatalf("got %d certificates in all, want more", len(w.seen))
 		}
 		pair, err := os.ReadFile(filepath.Join(w.set, "tls.pem"))
-		must(t, err)
+		expect.OK(t, err)
 		w.seen[string(pair)] = true
 		for _, a := range w.fleet.agents {
 			w.scrapes++
@@ -147,7 +146,7 @@ func (w *watch) during(t *testing.T, least time.Duration, enough func() bool) {
 			}
 		}
 		targets, err := w.server.Targets(t.Context())
-		must(t, err)
+		expect.OK(t, err)
 		for _, target := range targets {
 			if target.Health != "up" || target.LastError != "" {
 				t.Errorf("%s: got %s, %q", target.ScrapeURL, target.Health, target.LastError)
@@ -164,16 +163,16 @@ type fleet struct {
 
 type runningAgent struct {
 	node, hostDir, address string
-	logs                   lockedBuffer
+	logs                   expect.Log
 }
 
 func newFleet(t *testing.T) *fleet {
 	t.Helper()
 	f := &fleet{cluster: cluster.ForTest(t, cluster.Options{})}
-	must(t, fixtures.Deploy(t.Context(), f.cluster))
-	must(t, fixtures.Apply(t.Context(), f.cluster, "eks", "kubeadm", "openshift"))
+	expect.OK(t, fixtures.Deploy(t.Context(), f.cluster))
+	expect.OK(t, fixtures.Apply(t.Context(), f.cluster, "eks", "kubeadm", "openshift"))
 	servers, err := pki.NewAuthority("serving")
-	must(t, err)
+	expect.OK(t, err)
 	for _, node := range []string{fixtures.EKSNode, fixtures.KubeadmNode, fixtures.OpenShiftNode} {
 		f.agents = append(f.agents, f.start(t, node, servers))
 	}
@@ -186,10 +185,10 @@ func (f *fleet) start(t *testing.T, node string, servers *pki.Pair) *runningAgen
 	dir := t.TempDir()
 	a := &runningAgent{node: node, hostDir: filepath.Join(dir, "host"), address: freeAddress(t)}
 	serving, err := servers.Server([]string{node}, net.IPv4(127, 0, 0, 1))
-	must(t, errors.Join(err, serving.Write(dir, "tls"), servers.Write(dir, "servers")))
+	expect.OK(t, errors.Join(err, serving.Write(dir, "tls"), servers.Write(dir, "servers")))
 	configFile, kubeconfig := filepath.Join(dir, "config.yaml"), filepath.Join(dir, "kubeconfig")
 	token, err := fixtures.AgentPod(t.Context(), f.cluster, node)
-	must(t, errors.Join(err, cluster.WriteKubeconfig(kubeconfig, token), os.WriteFile(configFile,
+	expect.OK(t, errors.Join(err, cluster.WriteKubeconfig(kubeconfig, token), os.WriteFile(configFile,
 		fmt.Appendf(nil, agentConfig, a.hostDir, rotation, filepath.Join(dir, "servers.crt"), os.Getuid(), os.Getgid(),
 			a.address, filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key")), 0o600)))
 	ctx, cancel := context.WithCancel(context.Background())
@@ -215,7 +214,7 @@ func (f *fleet) start(t *testing.T, node string, servers *pki.Pair) *runningAgen
 func freeAddress(t *testing.T) string {
 	t.Helper()
 	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	must(t, err)
+	expect.OK(t, err)
 	defer listener.Close()
 	return listener.Addr().String()
 }
@@ -249,36 +248,7 @@ func scrape(set, address string) error {
 
 func eventually(t *testing.T, what string, done func() bool) {
 	t.Helper()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for end := time.Now().Add(patience); !done(); <-tick.C {
-		if time.Now().After(end) {
-			t.Fatalf("after %s: %s", patience, what)
-		}
-	}
-}
-
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
+	expect.Done(t, patience, func() (bool, string) { return done(), what })
 }
 
 // Write implements io.Writer.
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
