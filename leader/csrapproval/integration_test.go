@@ -136,17 +136,12 @@ func testDeadPods(t *testing.T, w *world) {
 
 func testPermissions(t *testing.T, r *term) {
 	eventually(t, func() error {
-		families, err := r.registry.Gather()
-		if err != nil {
-			return err
-		}
-		for _, family := range families {
-			if family.GetName() == "chandler_task_missing_permissions" && len(family.GetMetric()) == 1 {
-				if got := family.GetMetric()[0].GetGauge().GetValue(); got != 0 {
-					t.Errorf("permissions missing: got %v, want 0", got)
-				}
-				return nil
+		missing, asked := expect.Metric(t, r.registry, "chandler_task_missing_permissions")
+		if asked {
+			if missing != 0 {
+				t.Errorf("permissions missing: got %v, want 0", missing)
 			}
+			return nil
 		}
 		return fmt.Errorf("not asked yet")
 	})

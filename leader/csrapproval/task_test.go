@@ -79,19 +79,11 @@ func (b *bench) fail(verb, resource, subresource string, err error) {
 
 func (b *bench) decisions(t *testing.T, decision, reason string) float64 {
 	t.Helper()
-	families, err := b.registry.Gather()
-	expect.OK(t, err)
-	sum := 0.0
-	for _, family := range families {
-		if family.GetName() != "chandler_csrapproval_decisions_total" {
-			continue
-		}
-		for _, metric := range family.GetMetric() {
-			if metric.GetLabel()[0].GetValue() == decision && (reason == "" || metric.GetLabel()[1].GetValue() == reason) {
-				sum += metric.GetCounter().GetValue()
-			}
-		}
+	labels := []string{"decision=" + decision}
+	if reason != "" {
+		labels = append(labels, "reason="+reason)
 	}
+	sum, _ := expect.Metric(t, b.registry, "chandler_csrapproval_decisions_total", labels...)
 	return sum
 }
 
