@@ -11,7 +11,7 @@ LDFLAGS  = -s -w -X github.com/chandler-k8s/chandler/cli.version=$(VERSION) -X g
 LINT     = $(CACHE)/tools/golangci-lint-$(shell cat tools/lint/go.mod tools/lint/go.sum | sha256sum | cut -c1-16)-$(shell go env GOVERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: help build image run test e2e fuzz bench lint fmt golden verify binaries cluster-up cluster-down clean
+.PHONY: help build image run test e2e fuzz bench lint fmt golden verify binaries helm cluster-up cluster-down clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,7 +34,7 @@ run: build binaries ## Show it: a control plane, three nodes, an agent on each (
 	@go build -o bin/demo ./test/demo
 	@bin/demo --binary bin/chandler --for $(RUN_FOR)
 
-test: binaries ## Run all tests: unit, race detector, integration on a real API server
+test: binaries helm ## Run all tests: unit, race detector, integration on a real API server
 	go test -race -timeout 20m ./...
 	cd test/registry && go test -race -timeout 20m ./...
 	cd tools/image && go test ./...
@@ -61,19 +61,24 @@ lint: $(LINT) ## Check the code, and the table of imports
 fmt: $(LINT) ## Format the code
 	$(LINT) fmt ./...
 
-golden: ## Write the golden files, the JSON schema and the default policies anew
+golden: helm ## Write the golden files, the JSON schema, the policies and the manifests of deploy/ anew
 	go test ./config ./node/identity ./leader/scrapercsr -update
 	go test ./leader -run TestMetrics -update
 	go test ./leader/clusterstatus -run TestAlarmGolden -update
+	go test ./test/chart -update
 
 verify: lint test ## Run what CI runs; leaves no diff
 	go mod tidy -diff
 	cd test/registry && go mod tidy -diff
 	cd tools/image && go mod tidy -diff
+	cd tools/helm && go mod tidy -diff
 	git diff --exit-code
 
 binaries: ## Build the control plane that tests use, once (minutes)
 	@go run ./test/cluster/cmd/cluster binaries
+
+helm:
+	@cd tools/helm && echo "helm: the first build takes minutes" && go tool -n helm
 
 cluster-up: ## Start a control plane and print its kubeconfig; NODES=3 adds real nodes, as root
 	@go build -o bin/cluster ./test/cluster/cmd/cluster
