@@ -16,16 +16,16 @@ import (
 	"github.com/chandler-k8s/chandler/test/fixtures"
 )
 
-// schema is as much of a JSON schema as the chart's uses.
-type schema struct {
-	Properties map[string]schema
+// jsonSchema is as much of a JSON schema as the chart's uses.
+type jsonSchema struct {
+	Properties map[string]jsonSchema
 	Additional json.RawMessage `json:"additionalProperties"`
 }
 
 // TestSchemaKnowsEveryValue: values.yaml lists every key that is accepted.
 func TestSchemaKnowsEveryValue(t *testing.T) {
 	var values map[string]any
-	var known schema
+	var known jsonSchema
 	for file, into := range map[string]any{"values.yaml": &values, "values.schema.json": &known} {
 		text, err := os.ReadFile(deploy("chart", file))
 		expect.OK(t, err)
@@ -35,7 +35,7 @@ func TestSchemaKnowsEveryValue(t *testing.T) {
 	compareKeys(t, "values", known, values)
 }
 
-func compareKeys(t *testing.T, path string, known schema, values map[string]any) {
+func compareKeys(t *testing.T, path string, known jsonSchema, values map[string]any) {
 	t.Helper()
 	want, got := slices.Sorted(maps.Keys(known.Properties)), slices.Sorted(maps.Keys(values))
 	if diff := cmp.Diff(want, got); diff != "" {
