@@ -3,7 +3,6 @@ package chart_test
 import (
 	"flag"
 	"os"
-	"path/filepath"
 	"slices"
 	"testing"
 
@@ -21,18 +20,23 @@ type manifest struct {
 	file     string
 	about    string // first lines of the file
 	values   string // of deploy/chart/values
-	config   string // the configuration, if not that of the values
+	config   string // what the configuration of a part says
 	set      []string
 	template string   // only the objects of this file of the chart
 	objects  []string // only these, as Kind/name
 }
 
-const rendered = "# Rendered from deploy/chart by `make golden`: change that, or use it with Helm.\n"
+func about(what string) string {
+	return "# chandler, " + what + ": docs/install.md.\n# Rendered from deploy/chart by `make golden`: change that, or use it with Helm.\n---\n"
+}
 
 // variants are whole installations, each one file.
 func variants() []manifest {
 	return []manifest{
-		{file: "daemonset.yaml", about: "# chandler, the usual installation: docs/install.md.\n#\n" + rendered + "---\n"},
+		{file: "daemonset.yaml", about: about("the usual installation")},
+		{file: "split.yaml", values: "split.yaml", about: about("with the leader half in a Deployment of its own")},
+		{file: "openshift.yaml", values: "openshift.yaml", about: about("for OpenShift")},
+		{file: "eks.yaml", values: "eks.yaml", about: about("for Amazon EKS")},
 	}
 }
 
@@ -64,9 +68,6 @@ func parts() []manifest {
 				"RoleBinding/chandler-leader-election", "RoleBinding/chandler-leader-authentication-reader", "Deployment/chandler-leader",
 			},
 		})
-	for i := range all {
-		all[i].config = header + all[i].config
-	}
 	return all
 }
 
@@ -85,14 +86,11 @@ func (m manifest) render(t *testing.T) string {
 	if m.values != "" {
 		args = append(args, "--values", deploy("chart", "values", m.values))
 	}
-	if m.config != "" {
-		file := filepath.Join(t.TempDir(), "config.yaml")
-		expect.OK(t, os.WriteFile(file, []byte(m.config), 0o600))
-		args = append(args, "--set-file", "config="+file)
-	}
 	whole := m.template == "" && m.objects == nil
 	if whole {
 		args = append(args, "--set", "namespace.create=true")
+	} else {
+		args = append(args, config(t, m.config)...)
 	}
 	for _, value := range m.set {
 		args = append(args, "--set", value)
