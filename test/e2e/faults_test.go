@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -70,7 +71,7 @@ func (p *product) killedPublishing(t *testing.T) {
 	p.secretsUnlogged(t)
 	p.setConfig(t, "1s")
 	for range 4 {
-		p.kubectl(t, "--namespace", home, "delete", "pod", "--selector", "app.kubernetes.io/name=chandler", "--grace-period=0", "--force")
+		p.kubectl(t, "--namespace", home, "delete", "pod", "--selector", agentLabels, "--grace-period=0", "--force")
 		p.rollout(t, home, "chandler")
 		for _, node := range p.nodes {
 			first := p.scraper(t, node).Leaf.SerialNumber
@@ -142,14 +143,21 @@ func (p *product) rebooted(t *testing.T) {
 
 // uninstall takes away what was applied, and leaves what docs/install.md says.
 func (p *product) uninstall(t *testing.T) {
-	p.kubectl(t, "delete", "--filename", root+"/deploy/daemonset.yaml", "--timeout", patience.String())
+	p.kubectl(t, "delete", "--filename", root+"/deploy/daemonset.yaml", "--selector", "!chandler.dev/keep", "--timeout", patience.String())
+	var left []string
 	for _, kind := range []string{"namespaces", "clusterroles", "clusterrolebindings", "validatingadmissionpolicies", "validatingadmissionpolicybindings"} {
-		left := p.kubectl(t, "get", kind, "--output", "name")
-		for line := range strings.Lines(left) {
-			if name := strings.TrimSpace(line); strings.Contains(name, "/chandler") && !strings.Contains(name, readers) && !strings.Contains(name, "clusterstatus") {
-				t.Errorf("left behind: %s", name)
+		for line := range strings.Lines(p.kubectl(t, "get", kind, "--output", "name")) {
+			if name := strings.TrimSpace(line); strings.Contains(name, "/chandler") && !strings.Contains(name, readers) {
+				left = append(left, name)
 			}
 		}
+	}
+	if diff := cmp.Diff([]string{
+		"clusterrole.rbac.authorization.k8s.io/chandler-leader-clusterstatus", "clusterrolebinding.rbac.authorization.k8s.io/chandler-leader-clusterstatus", // applied by themselves
+		"validatingadmissionpolicy.admissionregistration.k8s.io/chandler-leader-token",
+		"validatingadmissionpolicybinding.admissionregistration.k8s.io/chandler-leader-token",
+	}, left); diff != "" {
+		t.Errorf("left behind (-want +got):\n%s", diff)
 	}
 	if _, err := p.client.CoreV1().Namespaces().Get(t.Context(), home, metav1.GetOptions{}); !apierrors.IsNotFound(err) {
 		t.Errorf("namespace %s: got %v, want it gone", home, err)
@@ -163,5 +171,13 @@ func (p *product) uninstall(t *testing.T) {
 	if _, err := p.client.RbacV1().Roles(readers).Get(t.Context(), "podlogreader-web", metav1.GetOptions{}); err != nil {
 		t.Errorf("role: %v", err)
 	}
+	p.untorn(t)
+}
+
+// installedAgain: the API server has seen all of it come and go.
+func (p *product) installedAgain(t *testing.T) {
+	p.kubectl(t, "apply", "--filename", root+"/deploy/daemonset.yaml")
+	p.rollout(t, home, "chandler")
+	p.holder(t, "")
 	p.untorn(t)
 }

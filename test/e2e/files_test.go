@@ -106,7 +106,7 @@ func (p *product) scraper(t *testing.T, node string) tls.Certificate {
 // scrape asks the agent of a node for its metrics, as Prometheus on the node would.
 func (p *product) scrape(t *testing.T, node string, as ...tls.Certificate) (string, error) {
 	t.Helper()
-	agent := p.podOn(t, home, "app.kubernetes.io/name=chandler", node)
+	agent := p.podOn(t, home, agentLabels, node)
 	transport := &http.Transport{TLSClientConfig: &tls.Config{
 		InsecureSkipVerify: true, Certificates: as, // the agent's certificate is its own
 	}}

@@ -42,7 +42,7 @@ func (p *product) startAWS(t *testing.T) {
 func (p *product) pullSecret(t *testing.T, namespace string) string {
 	t.Helper()
 	var config struct {
-		Auths map[string]struct{ Password string }
+		Auths map[string]struct{ Auth []byte }
 	}
 	eventually(t, "pull secret in "+namespace, func(ctx context.Context) error {
 		secret, err := p.client.CoreV1().Secrets(namespace).Get(ctx, registry, metav1.GetOptions{})
@@ -51,8 +51,8 @@ func (p *product) pullSecret(t *testing.T, namespace string) string {
 		}
 		return json.Unmarshal(secret.Data[corev1.DockerConfigJsonKey], &config)
 	})
-	password := config.Auths[registry].Password
-	if password == "" {
+	_, password, ok := strings.Cut(string(config.Auths[registry].Auth), ":")
+	if !ok {
 		t.Fatalf("the pull secret has nothing for %s", registry)
 	}
 	p.secrets = append(p.secrets, password)
@@ -73,7 +73,7 @@ stringData: {aws_region: %s, aws_access_key_id: %s, aws_secret_access_key: %s}
 		t.Fatal(err)
 	}
 	said := serve(t, "serving on ", build(t, "test/registry", "./cmd/registry", "registry"),
-		"--address", p.awsHost+":0", "--password-file", password, "--image", p.probeImage)
+		"--address", p.awsHost+":0", "--password-file", password, "--image", p.pulledImage)
 	server := "http://" + strings.TrimPrefix(said[len(said)-1], "serving on ")
 	node := p.nodes[0]
 	hosts := filepath.Join(p.roots[node], "etc/containerd/certs.d", registry)

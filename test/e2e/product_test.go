@@ -34,11 +34,11 @@ const (
 // product is an installation of chandler, with readers of its files on every node.
 type product struct {
 	*suite
-	nodes      []string
-	aws        map[string]string // environment that leads to a pretended AWS
-	awsHost    string            // and the address of this machine where that is
-	probeImage string            // file
-	secrets    []string          // values that are never to be logged
+	nodes       []string
+	aws         map[string]string // environment that leads to a pretended AWS
+	awsHost     string            // and the address of this machine where that is
+	pulledImage string            // file, for a registry
+	secrets     []string          // values that are never to be logged
 }
 
 // TestChandler installs chandler as a user does and looks at it from outside. The
@@ -56,7 +56,7 @@ func TestChandler(t *testing.T) {
 	}{
 		{"files of a new installation", p.files},
 		{"what each account may do", p.rights},
-		{"configured, by a rolling update", p.configure},
+		{"configured by a rolling update", p.configure},
 		{"certificates rotate and open metrics", p.certificates},
 		{"credentials rotate", p.credentials},
 		{"image pulled with the pull secret", p.pull},
@@ -70,6 +70,7 @@ func TestChandler(t *testing.T) {
 		{"node rebooted", p.rebooted},
 		{"nothing secret in any log", p.secretsUnlogged},
 		{"uninstalled", p.uninstall},
+		{"installed again", p.installedAgain},
 	} {
 		if !t.Run(c.name, c.run) {
 			t.FailNow() // what follows would say nothing
@@ -79,10 +80,12 @@ func TestChandler(t *testing.T) {
 
 func (p *product) importImages(t *testing.T) {
 	t.Helper()
-	p.probeImage = pack(t, build(t, "test/e2e/probe", ".", "probe"), probeImage)
+	probe := build(t, "test/e2e/probe", ".", "probe")
+	p.pulledImage = pack(t, probe, registry+"/team/app:v1")
+	here := pack(t, probe, probeImage)
 	chandler := pack(t, build(t, ".", ".", "chandler"), image)
 	for _, node := range p.nodes {
-		p.cluster(t, "import", node, p.probeImage)
+		p.cluster(t, "import", node, here)
 		p.cluster(t, "import", node, chandler)
 	}
 }
@@ -91,6 +94,11 @@ func (p *product) importImages(t *testing.T) {
 func (p *product) install(t *testing.T) {
 	t.Helper()
 	t.Cleanup(func() { p.clean(t) })
+	t.Cleanup(func() {
+		if t.Failed() {
+			p.explain(t)
+		}
+	})
 	p.kubectl(t, "apply", "--filename", filepath.Join(root, "deploy", "daemonset.yaml"))
 	p.apply(t, readersManifest)
 	p.rollout(t, home, "chandler")
@@ -195,9 +203,21 @@ func (p *product) holder(t *testing.T, not string) *corev1.Pod {
 	return pod
 }
 
+// explain shows what a failure may come of.
+func (p *product) explain(t *testing.T) {
+	t.Log(p.kubectl(t, "get", "pods", "--all-namespaces", "--output", "wide"))
+	for _, args := range [][]string{
+		{"--namespace", home, "logs", "--selector", agentLabels, "--prefix", "--tail", "20"},
+		{"--namespace", readers, "get", "events"},
+	} {
+		output, err := p.tryKubectl(context.WithoutCancel(t.Context()), args...)
+		t.Log(output, err)
+	}
+}
+
 // clean removes what a failed test left, and what an uninstallation leaves.
 func (p *product) clean(t *testing.T) {
-	p.kubectl(t, "delete", "--ignore-not-found", "--filename", filepath.Join(root, "deploy", "daemonset.yaml"))
+	p.kubectl(t, "delete", "--ignore-not-found", "--selector", "!chandler.dev/keep", "--filename", filepath.Join(root, "deploy", "daemonset.yaml"))
 	p.kubectl(t, "delete", "--ignore-not-found", "--filename", filepath.Join(root, "deploy", "optional", "clusterstatus.yaml"))
 	p.kubectl(t, "delete", "--ignore-not-found", "namespace", readers, keysIn, home)
 	for _, namespace := range []string{readers, home} {

@@ -63,11 +63,13 @@ func build(t *testing.T, dir, pkg, name string) string {
 	return path
 }
 
-// pack makes an image of a program, called name.
+// pack makes an image of a program, called name. The same program by another name is
+// another image: kubelet remembers of an image whether it came with a secret, and then
+// asks every pod for one.
 func pack(t *testing.T, program, name string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "image.tar")
-	command := exec.Command("go", "run", ".", "--out", path, "--name", name, "--binary", runtime.GOARCH+"="+program)
+	command := exec.Command("go", "run", ".", "--out", path, "--name", name, "--label", "name="+name, "--binary", runtime.GOARCH+"="+program)
 	command.Dir = filepath.Join(root, "tools", "image")
 	if output, err := command.CombinedOutput(); err != nil {
 		t.Fatalf("image %s: %v\n%s", name, err, output)
