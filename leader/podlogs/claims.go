@@ -21,6 +21,9 @@ const (
 	replicaSet  = "ReplicaSet"
 )
 
+// kinds are those that a pod can belong to in the end.
+func kinds() []string { return []string{deployment, statefulSet, daemonSet, job, cronJob} }
+
 // workload is what a pod belongs to in the end.
 type workload struct {
 	kind, name string

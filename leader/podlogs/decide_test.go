@@ -2,23 +2,15 @@ package podlogs
 
 import (
 	"fmt"
-	"log/slog"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/prometheus/client_golang/prometheus"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/kubernetes/fake"
-	"k8s.io/client-go/metadata"
-	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/events"
-
-	"github.com/chandler-k8s/chandler/leader"
 )
 
 func TestRules(t *testing.T) {
@@ -83,32 +75,32 @@ func TestElect(t *testing.T) {
 	ofD := &rbacv1.Role{ObjectMeta: objectMeta("ns", d)}
 	ofS := &rbacv1.Role{ObjectMeta: objectMeta("ns", s)}
 	both := map[workload][]string{d: {"web-x"}, s: {"web-0"}}
-	answers := func(createdD, createdS time.Time) []answer {
-		return []answer{{d, true, true, createdD}, {s, true, true, createdS}}
-	}
+	is := func(created time.Time) answer { return answer{exists: true, labelled: true, created: created} }
+	unlabelled, gone := answer{exists: true, created: early}, answer{}
 	for _, test := range []struct {
 		name    string
 		members map[workload][]string
 		role    *rbacv1.Role
-		answers []answer
+		answers map[workload]answer
 		want    workload
 		losers  []workload
 	}{
-		{"the oldest", both, nil, answers(late, early), s, []workload{d}},
-		{"of one age, always the same", both, nil, answers(early, early), d, []workload{s}},
-		{"who has the Role", both, ofD, answers(late, early), d, []workload{s}},
-		{"who has the Role and no pods", map[workload][]string{s: {"web-0"}}, ofD, answers(late, early), d, []workload{s}},
-		{"who has the Role lost the label", map[workload][]string{s: {"web-0"}}, ofD, []answer{{d, true, false, early}, {s, true, true, late}}, s, nil},
-		{"who has the Role is gone", both, ofD, []answer{{workload: d}, {s, true, true, late}}, s, nil},
-		{"label removed, pods left", map[workload][]string{s: {"web-0"}}, ofS, []answer{{s, true, false, early}}, s, nil},
-		{"no label, no pods", nil, ofS, []answer{{s, true, false, early}}, workload{}, nil},
-		{"gone", nil, ofS, []answer{{workload: s}}, workload{}, nil},
+		{"the oldest", both, nil, map[workload]answer{d: is(late), s: is(early)}, s, []workload{d}},
+		{"of one age, always the same", both, nil, map[workload]answer{d: is(early), s: is(early)}, d, []workload{s}},
+		{"who has the Role", both, ofD, map[workload]answer{d: is(late), s: is(early)}, d, []workload{s}},
+		{"who has the Role and no pods", map[workload][]string{s: {"web-0"}}, ofD, map[workload]answer{d: is(late), s: is(early)}, d, []workload{s}},
+		{"who has the Role lost the label", map[workload][]string{s: {"web-0"}}, ofD, map[workload]answer{d: unlabelled, s: is(late)}, s, nil},
+		{"who has the Role is gone", both, ofD, map[workload]answer{d: gone, s: is(late)}, s, nil},
+		{"label removed, pods left", map[workload][]string{s: {"web-0"}}, ofS, map[workload]answer{s: unlabelled}, s, nil},
+		{"no label, no pods", nil, ofS, map[workload]answer{s: unlabelled}, workload{}, nil},
+		{"gone", nil, ofS, map[workload]answer{s: gone}, workload{}, nil},
+		{"sole, not asked about", map[workload][]string{s: {"web-0"}}, nil, nil, s, nil},
+		{"all gone, pods left", both, ofD, map[workload]answer{d: gone, s: gone}, workload{}, nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			f := found{members: test.members, role: test.role}
-			got, ok, losers := f.elect(test.answers)
-			if got != test.want || ok != (test.want != workload{}) {
-				t.Errorf("got %v, %t, want %v", got, ok, test.want)
+			got, losers := found{members: test.members, role: test.role}.elect(test.answers)
+			if got != test.want {
+				t.Errorf("got %v, want %v", got, test.want)
 			}
 			if diff := cmp.Diff(test.losers, losers, cmp.AllowUnexported(workload{})); diff != "" {
 				t.Errorf("losers -want +got:\n%s", diff)
@@ -174,43 +166,21 @@ func TestPace(t *testing.T) {
 	}
 }
 
-// newTask returns a task that nothing runs.
-func newTask(t *testing.T) (*Task, *events.FakeRecorder) {
-	t.Helper()
-	registry := prometheus.NewRegistry()
-	metrics, err := NewMetrics(registry)
-	if err != nil {
-		t.Fatal(err)
-	}
-	recorder := events.NewFakeRecorder(10)
-	client := fake.NewClientset()
-	task, err := New(leader.Term{
-		Client: client, Events: recorder, Metrics: registry, Namespace: "chandler", Log: slog.New(slog.DiscardHandler),
-	}, Options{ListPods: true, Metrics: metrics})
-	if err != nil {
-		t.Fatal(err)
-	}
-	bare := metadata.NewForConfigOrDie(&rest.Config{}) // never used: nothing starts
-	if err := task.Watch(leader.NewInformers(client, bare), func(string) {}); err != nil {
-		t.Fatal(err)
-	}
-	return task, recorder
-}
-
 func TestFullRole(t *testing.T) {
-	task, recorder := newTask(t)
+	task := newPlay(t)
+	recorder := task.recorder
 	owner := workload{deployment, "web", "1"}
 	var names []string
 	for i := range maxPods + 1 {
 		names = append(names, fmt.Sprintf("web-%06d", i))
 	}
-	role := task.role("ns", plan{owner, names})
+	role := task.role("ns", plan{owner: owner, names: names})
 	if got := role.Rules[1].ResourceNames; len(got) != maxPods || got[0] != "web-000000" {
 		t.Errorf("got %d names from %s on, want the first %d", len(got), got[0], maxPods)
 	}
 	task.state("ns/web")
 	for range 3 {
-		task.settled("ns/web", found{members: map[workload][]string{owner: names}}, owner)
+		task.settled("ns/web", found{role: role}, plan{owner: owner, names: names}, 0)
 	}
 	if got := <-recorder.Events; !strings.Contains(got, reasonFull) || !strings.Contains(got, "of 5001 pods") {
 		t.Errorf("got Event %q, want %s", got, reasonFull)
@@ -224,7 +194,7 @@ func TestFullRole(t *testing.T) {
 }
 
 func TestMembers(t *testing.T) {
-	task, _ := newTask(t)
+	task := newPlay(t)
 	yes := true
 	add := func(indexer interface{ Add(any) error }, namespace, name string, uid types.UID, owner metav1.OwnerReference) {
 		t.Helper()
@@ -272,7 +242,8 @@ func TestMembers(t *testing.T) {
 
 func TestStray(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		task, recorder := newTask(t)
+		task := newPlay(t)
+		recorder := task.recorder
 		sync := func() time.Duration {
 			t.Helper()
 			again, err := task.Sync(t.Context(), "ns/pod/bare")

@@ -44,6 +44,8 @@ func TestAgainstAPIServer(t *testing.T) {
 		{"pod name used again by a StatefulSet", nameReused},
 		{"workload deleted, and made again", deletedAndMade},
 		{"workload deleted before its pods", deletedBeforePods},
+		{"workload deleted while its pods terminate", deletedWhileTerminating},
+		{"one of two deleted while its pods terminate", contestedWhileTerminating},
 		{"leader away", leaderAway},
 		{"without ServiceAccounts and listing", minimal},
 		{"edited by hand", editedByHand},
