@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -238,48 +237,4 @@ func TestMembers(t *testing.T) {
 	if got := task.members("b/web"); len(got) > 0 {
 		t.Errorf("got %v in the other namespace, want none", got)
 	}
-}
-
-func TestStray(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		task := newPlay(t)
-		recorder := task.recorder
-		sync := func() time.Duration {
-			t.Helper()
-			again, err := task.Sync(t.Context(), "ns/pod/bare")
-			if err != nil {
-				t.Fatal(err)
-			}
-			return again
-		}
-		pod := &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "bare", UID: "1"}}
-		put := func() {
-			t.Helper()
-			if err := task.pods.Update(pod.DeepCopy()); err != nil {
-				t.Fatal(err)
-			}
-		}
-		put()
-		time.Sleep(sync() - time.Second)
-		if got := sync(); got != time.Second || len(recorder.Events) > 0 {
-			t.Errorf("got %d Events, again after %s, want it told after %s", len(recorder.Events), got, lag)
-		}
-		time.Sleep(time.Second)
-		for range 3 {
-			if got := sync(); got != 0 {
-				t.Errorf("got again after %s, want never", got)
-			}
-		}
-		if got := len(recorder.Events); got != 1 {
-			t.Errorf("got %d Events, want one", got)
-		}
-		<-recorder.Events
-		// One that is being deleted is no concern, nor is one of another name's.
-		now := metav1.Now()
-		pod.UID, pod.DeletionTimestamp = "2", &now
-		put()
-		if got := sync(); got != 0 || len(task.stray) > 0 || len(recorder.Events) > 0 {
-			t.Errorf("a pod on its way out: again after %s, %d strays", got, len(task.stray))
-		}
-	})
 }

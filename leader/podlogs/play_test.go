@@ -24,6 +24,7 @@ import (
 // it syncs.
 type play struct {
 	*Task
+	registry *prometheus.Registry
 	client   *fake.Clientset
 	recorder *events.FakeRecorder
 	enqueued []string
@@ -37,7 +38,7 @@ func newPlay(t *testing.T, change ...func(*Options)) *play {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &play{client: fake.NewClientset(), recorder: events.NewFakeRecorder(100)}
+	p := &play{registry: registry, client: fake.NewClientset(), recorder: events.NewFakeRecorder(100)}
 	p.client.PrependReactor("create", "*", policies)
 	opts := Options{ListPods: true, Metrics: metrics}
 	for _, c := range change {
@@ -98,6 +99,16 @@ func (p *play) sync(t *testing.T, key string) {
 			return
 		}
 		time.Sleep(again)
+	}
+}
+
+// syncEnqueued syncs once what the handlers have enqueued.
+func (p *play) syncEnqueued(t *testing.T) {
+	t.Helper()
+	keys := p.enqueued
+	p.enqueued = nil
+	for _, key := range keys {
+		p.once(t, key)
 	}
 }
 
