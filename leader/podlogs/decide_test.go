@@ -222,6 +222,7 @@ func TestMembers(t *testing.T) {
 		"new-a": ref("apps/v1", replicaSet, "web-2", "rs2"), "rolled": ref("apps/v1", replicaSet, "canary", "rs3"),
 		"other-uid": ref("apps/v1", replicaSet, "web-1", "rs9"), "worker": ref("batch/v1", job, "web", "j"),
 		"web-0": ref("apps/v1", statefulSet, "web", "s"), "loose": {},
+		"other-kind": ref("batch/v1", job, "web-1", "rs1"),
 	} {
 		add(task.pods, "a", name, types.UID("pod-"+name), owner)
 	}

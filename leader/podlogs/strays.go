@@ -8,7 +8,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 )
 
 // lag is how long a pod belongs to nothing before it is reported: its ReplicaSet or
@@ -21,20 +20,20 @@ func podKey(pod metav1.Object) string { return pod.GetNamespace() + "/pod/" + po
 type strays struct {
 	mu    sync.Mutex
 	byKey map[string]stray
-	kin   map[types.UID]map[string]bool // keys of those of one controller
+	kin   map[string]map[string]bool // their keys, by controller
 }
 
 type stray struct {
 	since      time.Time
-	controller types.UID // its own UID if it has none
+	controller string // key of it, or of the pod itself if it has none
 }
 
 func newStrays() *strays {
-	return &strays{byKey: map[string]stray{}, kin: map[types.UID]map[string]bool{}}
+	return &strays{byKey: map[string]stray{}, kin: map[string]map[string]bool{}}
 }
 
 // add returns since when a pod is known to belong to nothing.
-func (s *strays) add(key string, controller types.UID) (since time.Time) {
+func (s *strays) add(key, controller string) (since time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	known, ok := s.byKey[key]
@@ -51,7 +50,7 @@ func (s *strays) add(key string, controller types.UID) (since time.Time) {
 
 // drop forgets a pod, unless it is one of the controller given, and returns whose it
 // was if that was the last.
-func (s *strays) drop(key string, except types.UID) (controller types.UID, last bool) {
+func (s *strays) drop(key, except string) (controller string, last bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	known, ok := s.byKey[key]
@@ -75,7 +74,7 @@ func (s *strays) has(key string) bool {
 }
 
 // of returns the keys of the pods of a controller.
-func (s *strays) of(controller types.UID) []string {
+func (s *strays) of(controller string) []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Collect(maps.Keys(s.kin[controller]))
@@ -98,14 +97,14 @@ func (s *strays) count() (n int) {
 func (t *Task) syncStray(key, pod string) time.Duration {
 	object := get(t.pods, pod)
 	problem := ""
-	var controller types.UID
+	controller := ""
 	if object != nil && object.DeletionTimestamp == nil {
 		if _, problem = t.claim(object); problem != "" {
 			controller = strayOf(object)
 		}
 	}
 	if before, last := t.strays.drop(key, controller); last {
-		t.report.clear("stray " + string(before))
+		t.report.clear("stray " + before)
 	}
 	if problem == "" {
 		return 0
@@ -113,16 +112,16 @@ func (t *Task) syncStray(key, pod string) time.Duration {
 	if wait := lag - time.Since(t.strays.add(key, controller)); wait > 0 {
 		return wait
 	}
-	t.report.warn("stray "+string(controller), &corev1.ObjectReference{
+	t.report.warn("stray "+controller, &corev1.ObjectReference{
 		APIVersion: "v1", Kind: "Pod", Namespace: object.Namespace, Name: object.Name, UID: object.UID,
 	}, reasonIgnored, "its logs are not granted to anybody by chandler: "+problem)
 	return 0
 }
 
-// strayOf returns the UID of a pod's controller, or else its own.
-func strayOf(pod metav1.Object) types.UID {
+// strayOf returns the key of a pod's controller, or else its own.
+func strayOf(pod metav1.Object) string {
 	if ref := metav1.GetControllerOfNoCopy(pod); ref != nil {
-		return ref.UID
+		return uidKey(pod.GetNamespace(), ref.Kind, ref.UID)
 	}
-	return pod.GetUID()
+	return uidKey(pod.GetNamespace(), "Pod", pod.GetUID())
 }

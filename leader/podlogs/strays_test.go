@@ -78,7 +78,7 @@ func TestStrayNoMore(t *testing.T) {
 		wantStrays(t, p, 2)
 
 		put(t, p.replicaSets, set)
-		p.betweenChanged(workloadOfReplicaSet)(set)
+		p.betweenChanged(replicaSet, workloadOfReplicaSet)(set)
 		p.syncEnqueued(t)
 		wantStrays(t, p, 0)
 		if len(p.report.told) > 0 {

@@ -115,8 +115,8 @@ func (t *Task) Watch(in leader.Informers, enqueue func(key string)) error {
 		changed  func(metav1.Object)
 	}{
 		{pods, t.podChanged},
-		{replicaSets, t.betweenChanged(workloadOfReplicaSet)},
-		{jobs, t.betweenChanged(workloadOfJob)},
+		{replicaSets, t.betweenChanged(replicaSet, workloadOfReplicaSet)},
+		{jobs, t.betweenChanged(job, workloadOfJob)},
 		{roles.Informer(), t.madeChanged},
 		{bindings, t.madeChanged},
 		{accounts, t.madeChanged},
@@ -143,12 +143,12 @@ func (t *Task) podChanged(pod metav1.Object) {
 	}
 }
 
-func (t *Task) betweenChanged(workloadOf func(metav1.Object) (workload, bool)) func(metav1.Object) {
+func (t *Task) betweenChanged(kind string, workloadOf func(metav1.Object) (workload, bool)) func(metav1.Object) {
 	return func(between metav1.Object) {
 		if owner, ok := workloadOf(between); ok {
 			t.enqueue(roleKey(between.GetNamespace(), owner.name))
 		}
-		for _, key := range t.strays.of(between.GetUID()) {
+		for _, key := range t.strays.of(uidKey(between.GetNamespace(), kind, between.GetUID())) {
 			t.enqueue(key)
 		}
 	}
