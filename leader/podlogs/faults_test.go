@@ -219,35 +219,43 @@ func strays(t *testing.T, s *scene) {
 	r.wantMetric(t, 0, "chandler_podlogs_ignored_pods")
 }
 
-// acrossNamespaces has a pod that claims to belong to a ReplicaSet of another
-// namespace, under the name of a pod there.
+// acrossNamespaces has pods that claim to belong to a ReplicaSet or a StatefulSet of
+// another namespace, under the name of a pod there. Finalizers keep them from the
+// garbage collector, to which they are orphans.
 func acrossNamespaces(t *testing.T, s *scene) {
 	s.run(t)
 	s.addDeployment(t, "web", 1, true)
+	db := s.addStatefulSet(t, "db", 1)
 	s.addPod(t, "secretive", "secretive", false, nil)
+	s.addPod(t, "hidden", "secretive", false, nil)
 	s.awaitFollowed(t, "web", 1)
+	s.awaitFollowed(t, "db", 1)
 	sets, err := s.admin.AppsV1().ReplicaSets(s.namespace).List(t.Context(), metav1.ListOptions{})
 	expect.OK(t, err)
 	evil := &scene{world: s.world, namespace: s.namespace + "-evil"}
 	s.addNamespace(t, evil.namespace)
-	for i, owner := range []*metav1.OwnerReference{
-		ownedBy("apps/v1", "ReplicaSet", sets.Items[0].Name, sets.Items[0].UID),
-		ownedBy("apps/v1", "StatefulSet", "web", sets.Items[0].OwnerReferences[0].UID),
-	} {
-		evil.addPod(t, "secretive", "web", true, owner)
-		// One more change afterwards, so that the pod has been seen.
-		s.scale(t, "web", i+2)
-		s.awaitFollowed(t, "web", i+2)
-		role, err := s.role(t, "web")
-		expect.OK(t, err)
-		if slices.Contains(role.Rules[1].ResourceNames, "secretive") {
-			t.Errorf("%s: the Role lists a pod of another namespace", owner.Kind)
+	evil.addPod(t, "secretive", "web", true, ownedBy("apps/v1", "ReplicaSet", sets.Items[0].Name, sets.Items[0].UID), "example.com/stay")
+	evil.addPod(t, "hidden", "db", true, ownedBy("apps/v1", "StatefulSet", "db", db.UID), "example.com/stay")
+	t.Cleanup(func() {
+		for _, pod := range []string{"secretive", "hidden"} {
+			_, err := s.admin.CoreV1().Pods(evil.namespace).Patch(context.Background(), pod, types.MergePatchType, []byte(leave), metav1.PatchOptions{})
+			if err != nil && !apierrors.IsNotFound(err) {
+				t.Error(err)
+			}
 		}
-		err = s.admin.CoreV1().Pods(evil.namespace).Delete(t.Context(), "secretive", metav1.DeleteOptions{})
-		if err != nil && !apierrors.IsNotFound(err) {
-			t.Fatal(err)
-		}
+	})
+	// What comes later by the same watch has been handled, so those pods have.
+	s.scale(t, "web", 2)
+	s.scaleStatefulSet(t, "db", 2)
+	pods := append(s.awaitFollowed(t, "web", 2), s.awaitFollowed(t, "db", 2)...)
+	for _, pod := range []string{"secretive", "hidden"} {
+		_, err := s.admin.CoreV1().Pods(evil.namespace).Get(t.Context(), pod, metav1.GetOptions{})
+		expect.OK(t, err) // still there: the Roles are right although it is
 	}
+	s.awaitExisting(t, "web", "Role", "RoleBinding", "ServiceAccount")
+	s.awaitExisting(t, "db", "Role", "RoleBinding", "ServiceAccount")
+	s.reader(t, "web").wantAccess(t, pods[:2], append([]string{"secretive", "hidden"}, pods[2:]...))
+	s.reader(t, "db").wantAccess(t, pods[2:], append([]string{"secretive", "hidden"}, pods[:2]...))
 }
 
 // bogusOwner has a pod of a StatefulSet that never was, which a finalizer keeps from
