@@ -135,6 +135,32 @@ func rules(names []string, listPods bool) []rbacv1.PolicyRule {
 	return all
 }
 
+// granted returns what rules grant that are as ours are.
+func granted(all []rbacv1.PolicyRule) (names []string, listPods bool) {
+	for _, rule := range all {
+		ours := rules(rule.ResourceNames, true)
+		switch {
+		case equality.Semantic.DeepEqual(rule, ours[0]):
+			listPods = true
+		case len(ours) > 1 && equality.Semantic.DeepEqual(rule, ours[1]):
+			names = append(names, rule.ResourceNames...)
+		}
+	}
+	return names, listPods
+}
+
+// narrowed returns as much of what a Role should grant as it grants already.
+func narrowed(got, want *rbacv1.Role) *rbacv1.Role {
+	has, mayList := granted(got.Rules)
+	names, listPods := granted(want.Rules)
+	kept := map[string]bool{}
+	for _, name := range has {
+		kept[name] = true
+	}
+	names = slices.DeleteFunc(names, func(name string) bool { return !kept[name] })
+	return &rbacv1.Role{ObjectMeta: want.ObjectMeta, Rules: rules(names, listPods && mayList)}
+}
+
 // objectMeta is that of everything we make for a workload. The reference blocks
 // no deletion: where admission guards that, it would take a right on the workload.
 func objectMeta(namespace string, owner workload) metav1.ObjectMeta {

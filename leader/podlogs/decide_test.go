@@ -38,6 +38,32 @@ func TestRules(t *testing.T) {
 	}
 }
 
+func TestNarrowed(t *testing.T) {
+	every := []rbacv1.PolicyRule{{APIGroups: []string{""}, Resources: []string{"pods/log"}, Verbs: []string{"get", "list", "watch"}}}
+	for _, test := range []struct {
+		name            string
+		got, want, less []rbacv1.PolicyRule
+	}{
+		{"a pod less", rules([]string{"a", "b"}, true), rules([]string{"b"}, true), rules([]string{"b"}, true)},
+		{"a pod more", rules([]string{"b"}, true), rules([]string{"a", "b"}, true), rules([]string{"b"}, true)},
+		{"other pods", rules([]string{"a"}, true), rules([]string{"b"}, true), rules(nil, true)},
+		{"no pods", rules([]string{"a"}, true), rules(nil, true), rules(nil, true)},
+		{"the first pods", nil, rules([]string{"a"}, true), nil},
+		{"listing", rules([]string{"a"}, false), rules([]string{"a"}, true), rules([]string{"a"}, false)},
+		{"no listing", rules([]string{"a"}, true), rules([]string{"a"}, false), rules([]string{"a"}, false)},
+		{"edited: every pod", every, rules([]string{"a"}, false), nil},
+		{"edited: two rules", append(rules([]string{"b"}, false), rules([]string{"a"}, false)...), rules([]string{"a", "b"}, false), rules([]string{"a", "b"}, false)},
+		{"edited: everything", []rbacv1.PolicyRule{{APIGroups: []string{"*"}, Resources: []string{"*"}, Verbs: []string{"*"}}}, rules([]string{"a"}, true), nil},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			less := narrowed(&rbacv1.Role{Rules: test.got}, &rbacv1.Role{Rules: test.want})
+			if diff := cmp.Diff(test.less, less.Rules); diff != "" {
+				t.Errorf("-want +got:\n%s", diff)
+			}
+		})
+	}
+}
+
 func TestReferred(t *testing.T) {
 	for _, test := range []struct {
 		name, version, kind, object string

@@ -45,7 +45,7 @@
 // such a Role, rules and owner references are set right and the rest is left; a
 // ServiceAccount or RoleBinding is made if there is none of its name and then left
 // as it is. The admission policies of deploy/base/podlogs.yaml hold the leader to
-// all this. Before the first write of each kind, and again every ten minutes in
-// which there is one, two dry runs prove that its policy is in force; without it
-// nothing is written.
+// all this. Before the first write of each kind that grants something, and again
+// every ten minutes in which there is one, dry runs prove that its policy is in
+// force; without it nothing is granted. Taking away goes on.
 package podlogs

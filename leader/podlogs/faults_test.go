@@ -306,60 +306,6 @@ func twoLeaders(t *testing.T, s *scene) {
 	}
 }
 
-func policiesRemoved(t *testing.T, s *scene) {
-	bindings := s.admin.AdmissionregistrationV1().ValidatingAdmissionPolicyBindings()
-	for _, resource := range []string{"roles", "rolebindings", "serviceaccounts"} {
-		expect.OK(t, bindings.Delete(t.Context(), "chandler-pod-logs-"+resource, metav1.DeleteOptions{}))
-	}
-	s.awaitPolicies(t, false)
-	r := s.run(t)
-	s.addDeployment(t, "web", 1, true)
-	eventually(t, func() error {
-		if !strings.Contains(r.Log.String(), "admission policy chandler-pod-logs-roles is not in force: apply deploy/base/podlogs.yaml") {
-			return errors.New("the missing policy is not named")
-		}
-		return nil
-	})
-	s.awaitExisting(t, "web")
-	s.apply(t, "podlogs")
-	s.awaitFollowed(t, "web", 1)
-	s.awaitExisting(t, "web", "Role", "RoleBinding", "ServiceAccount")
-}
-
-// mayNotRead shows that a Role is emptied even if its workload cannot be asked for.
-func mayNotRead(t *testing.T, s *scene) {
-	r := s.run(t)
-	s.addDeployment(t, "web", 1, true)
-	pods := s.awaitFollowed(t, "web", 1)
-	s.awaitExisting(t, "web", "Role", "RoleBinding", "ServiceAccount")
-	reader := s.reader(t, "web")
-	reader.wantAccess(t, pods, nil)
-	clusterRoles := s.admin.RbacV1().ClusterRoles()
-	role, err := clusterRoles.Get(t.Context(), "chandler-leader-podlogs", metav1.GetOptions{})
-	expect.OK(t, err)
-	role.Rules = slices.DeleteFunc(role.Rules, func(rule rbacv1.PolicyRule) bool { return slices.Contains(rule.Resources, "deployments") })
-	_, err = clusterRoles.Update(t.Context(), role, metav1.UpdateOptions{})
-	expect.OK(t, err)
-	t.Cleanup(func() { s.apply(t, "podlogs") })
-	leaders := kubernetesClient(s.leader(t))
-	eventually(t, func() error {
-		_, err := leaders.AppsV1().Deployments(s.namespace).Get(t.Context(), "web", metav1.GetOptions{})
-		if !apierrors.IsForbidden(err) {
-			return fmt.Errorf("got %w, want it forbidden", err)
-		}
-		return nil
-	})
-	s.scale(t, "web", 0)
-	s.awaitRole(t, "web")
-	reader.wantAccess(t, nil, pods)
-	eventually(t, func() error {
-		if !strings.Contains(r.Log.String(), "read Deployment "+s.namespace+"/web") {
-			return errors.New("the failure is not logged")
-		}
-		return nil
-	})
-}
-
 func apiServerRestarted(t *testing.T, s *scene) {
 	s.run(t)
 	s.addDeployment(t, "web", 60, true)

@@ -2,6 +2,7 @@ package podlogs
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -105,7 +106,7 @@ func (t *Task) shrink(ctx context.Context, f found) error {
 	if f.role == nil || !ok {
 		return nil
 	}
-	want := t.role(f.role.Namespace, plan{owner: owner, names: f.members[owner]})
+	want := narrowed(f.role, t.role(f.role.Namespace, plan{owner: owner, names: f.members[owner]}))
 	if sameRole(f.role, want) {
 		return nil
 	}
@@ -113,23 +114,30 @@ func (t *Task) shrink(ctx context.Context, f found) error {
 	return err
 }
 
-// updateRole sets one of ours right.
+// updateRole sets one of ours right. What widens it waits for the proof that the
+// policy is in force; what narrows it does not.
 func (t *Task) updateRole(ctx context.Context, old, want *rbacv1.Role) (time.Duration, error) {
-	if err := t.guards[roles].Check(ctx); err != nil {
-		return 0, err
+	var unproved error
+	if less := narrowed(old, want); !sameRole(less, want) {
+		if unproved = t.guards[roles].Check(ctx); unproved != nil {
+			if sameRole(old, less) {
+				return 0, unproved
+			}
+			want = less
+		}
 	}
 	changed := old.DeepCopy()
 	changed.Rules, changed.OwnerReferences = want.Rules, want.OwnerReferences
 	_, err := t.client.RbacV1().Roles(old.Namespace).Update(ctx, changed, metav1.UpdateOptions{FieldManager: leader.FieldManager})
 	switch {
 	case apierrors.IsConflict(err), apierrors.IsNotFound(err):
-		return retry, nil
+		return retry, unproved
 	case err != nil:
-		return 0, fmt.Errorf("update role %s/%s: %w", old.Namespace, old.Name, err)
+		return 0, errors.Join(fmt.Errorf("update role %s/%s: %w", old.Namespace, old.Name, err), unproved)
 	}
 	t.opts.Metrics.wrote(roles, opUpdate)
 	t.log.Info("role for pod logs updated", "namespace", old.Namespace, "name", old.Name)
-	return 0, nil
+	return 0, unproved
 }
 
 // roleBinding binds the Role to the ServiceAccount of the same name.
@@ -145,9 +153,6 @@ func roleBinding(meta metav1.ObjectMeta) *rbacv1.RoleBinding {
 func (t *Task) remove(ctx context.Context, key string, f found, due []string) error {
 	for _, resource := range due {
 		object := f.made()[resource]
-		if err := t.guards[resource].Check(ctx); err != nil {
-			return err
-		}
 		uid, namespace := object.GetUID(), object.GetNamespace()
 		options := metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &uid}}
 		var err error
