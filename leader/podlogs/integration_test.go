@@ -58,6 +58,7 @@ func TestAgainstAPIServer(t *testing.T) {
 		{"a workload that does not exist", bogusOwner},
 		{"two leaders", twoLeaders},
 		{"policies removed", policiesRemoved},
+		{"policy weakened", policyWeakened},
 		{"workloads may not be read", mayNotRead},
 		{"API server restarted during a rollout", apiServerRestarted},
 	} {

@@ -69,6 +69,35 @@ func policiesRemoved(t *testing.T, s *scene) {
 	}
 }
 
+// policyWeakened has the policy for Roles as it should be but for what a Role may grant.
+func policyWeakened(t *testing.T, s *scene) {
+	t.Cleanup(func() { s.apply(t, "podlogs") })
+	policies := s.admin.AdmissionregistrationV1().ValidatingAdmissionPolicies()
+	policy, err := policies.Get(t.Context(), "chandler-pod-logs-roles", metav1.GetOptions{})
+	expect.OK(t, err)
+	policy.Spec.Validations = policy.Spec.Validations[:len(policy.Spec.Validations)-1]
+	_, err = policies.Update(t.Context(), policy, metav1.UpdateOptions{})
+	expect.OK(t, err)
+	client := kubernetesClient(s.leader(t))
+	eventually(t, func() error {
+		open := &rbacv1.Role{ObjectMeta: s.meta("web"), Rules: wantRules("a")}
+		open.Rules[1].ResourceNames = nil
+		_, err := client.RbacV1().Roles(s.namespace).Create(t.Context(), open, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+		return err
+	})
+	r := s.run(t)
+	s.addDeployment(t, "web", 1, true)
+	eventually(t, func() error {
+		if !strings.Contains(r.Log.String(), "admission policy chandler-pod-logs-roles is not in force: apply deploy/base/podlogs.yaml") {
+			return errors.New("the weak policy is not named")
+		}
+		return nil
+	})
+	s.awaitExisting(t, "web")
+	s.apply(t, "podlogs")
+	s.awaitFollowed(t, "web", 1)
+}
+
 // mayNotRead shows that a Role is emptied even if its workload cannot be asked for.
 func mayNotRead(t *testing.T, s *scene) {
 	r := s.run(t)
