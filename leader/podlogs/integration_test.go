@@ -46,6 +46,7 @@ func TestAgainstAPIServer(t *testing.T) {
 		{"workload deleted before its pods", deletedBeforePods},
 		{"workload deleted while its pods terminate", deletedWhileTerminating},
 		{"one of two deleted while its pods terminate", contestedWhileTerminating},
+		{"Roles that a finalizer keeps", heldRoles},
 		{"leader away", leaderAway},
 		{"without ServiceAccounts and listing", minimal},
 		{"edited by hand", editedByHand},

@@ -341,6 +341,10 @@ func thiefOurs(t *testing.T, s *scene, client kubernetes.Interface) {
 		_, err := roles.Update(t.Context(), role, metav1.UpdateOptions{DryRun: []string{metav1.DryRunAll}})
 		wantRefused(t, name, err)
 	}
+	empty := made.DeepCopy()
+	empty.Rules, empty.OwnerReferences = nil, nil
+	_, err = roles.Update(t.Context(), empty, metav1.UpdateOptions{})
+	wantRefused(t, "no rules and no owner", err)
 	wide := made.DeepCopy()
 	wide.Rules[1].ResourceNames = nil
 	_, err = roles.Update(t.Context(), wide, metav1.UpdateOptions{})

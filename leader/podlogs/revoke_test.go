@@ -1,15 +1,18 @@
 package podlogs_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"testing"
 
+	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/chandler-k8s/chandler/test/expect"
 )
@@ -96,6 +99,72 @@ func policyWeakened(t *testing.T, s *scene) {
 	s.awaitExisting(t, "web")
 	s.apply(t, "podlogs")
 	s.awaitFollowed(t, "web", 1)
+}
+
+// heldRoles have somebody's finalizer, which keeps them when they are deleted: they must
+// not grant on. Others bind them, so it is the Role that counts.
+func heldRoles(t *testing.T, s *scene) {
+	s.run(t)
+	roles := s.admin.RbacV1().Roles(s.namespace)
+	readers, pods := map[string]*reader{}, map[string][]string{}
+	for _, app := range []string{"unlabelled", "deleted"} {
+		s.addDeployment(t, app, 1, true)
+		s.bind(t, app)
+	}
+	s.addStatefulSet(t, "terminating", 1)
+	s.bind(t, "terminating")
+	for _, app := range []string{"unlabelled", "deleted", "terminating"} {
+		pods[app] = s.awaitFollowed(t, app, 1)
+		patch(t, "podlogreader-"+app, stay, roles.Patch)
+		readers[app] = s.boundReader(t, app)
+		readers[app].wantAccess(t, pods[app], nil)
+	}
+	s.addForeign(t, "orphan")
+	patch(t, "podlogreader-orphan", stay, roles.Patch)
+	t.Cleanup(func() {
+		for _, app := range []string{"unlabelled", "deleted", "terminating", "orphan"} {
+			_, err := roles.Patch(context.Background(), "podlogreader-"+app, types.MergePatchType, []byte(leave), metav1.PatchOptions{})
+			if err != nil && !apierrors.IsNotFound(err) {
+				t.Error(err)
+			}
+		}
+	})
+
+	patch(t, "unlabelled", unlabel, s.admin.AppsV1().Deployments(s.namespace).Patch)
+	expect.OK(t, s.admin.AppsV1().Deployments(s.namespace).Delete(t.Context(), "deleted", metav1.DeleteOptions{}))
+	s.deleteStatefulSet(t, "terminating", "terminating-0")
+	patch(t, "podlogreader-orphan", `{"metadata":{"labels":{"chandler.dev/task":"podlogs"}}}`, roles.Patch)
+	for _, app := range []string{"unlabelled", "deleted", "terminating", "orphan"} {
+		eventually(t, func() error {
+			role, err := s.role(t, app)
+			if err == nil && (len(role.Rules) > 0 || role.DeletionTimestamp == nil) {
+				err = fmt.Errorf("Role of %s: deleted at %v, got rules %v, want none", app, role.DeletionTimestamp, role.Rules)
+			}
+			return err
+		})
+		if reader := readers[app]; reader != nil {
+			reader.wantAccess(t, nil, pods[app])
+		}
+	}
+	patch(t, "terminating-0", leave, s.admin.CoreV1().Pods(s.namespace).Patch)
+}
+
+// bind has somebody bind the Role of an app to an account of his own.
+func (s *scene) bind(t *testing.T, app string) {
+	t.Helper()
+	_, err := s.admin.CoreV1().ServiceAccounts(s.namespace).Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "reader-of-" + app}}, metav1.CreateOptions{})
+	expect.OK(t, err)
+	_, err = s.admin.RbacV1().RoleBindings(s.namespace).Create(t.Context(), &rbacv1.RoleBinding{
+		ObjectMeta: metav1.ObjectMeta{Name: "reader-of-" + app},
+		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: "podlogreader-" + app},
+		Subjects:   []rbacv1.Subject{{Kind: "ServiceAccount", Name: "reader-of-" + app, Namespace: s.namespace}},
+	}, metav1.CreateOptions{})
+	expect.OK(t, err)
+}
+
+func (s *scene) boundReader(t *testing.T, app string) *reader {
+	t.Helper()
+	return &reader{s, kubernetesClient(s.token(t, s.namespace, "reader-of-"+app))}
 }
 
 // mayNotRead shows that a Role is emptied even if its workload cannot be asked for.

@@ -5,9 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
-	"maps"
 	"math/rand/v2"
-	"slices"
 	"strings"
 	"time"
 
@@ -80,7 +78,14 @@ func (t *Task) syncRole(ctx context.Context, key, namespace, name string) (time.
 func (t *Task) due(f found, s *state, p plan, now time.Time) (due []string, again time.Duration) {
 	made := f.made()
 	if p.owner == (workload{}) {
-		return slices.Sorted(maps.Keys(made)), 0
+		// First what binds. A Role that a finalizer keeps must be empty besides.
+		for _, resource := range []string{bindings, roles, accounts} {
+			object, there := made[resource]
+			if there && (object.GetDeletionTimestamp() == nil || resource == roles && len(f.role.Rules) > 0) {
+				due = append(due, resource)
+			}
+		}
+		return due, 0
 	}
 	for _, resource := range t.wanted() {
 		_, there := made[resource]

@@ -29,7 +29,7 @@ const retry = time.Second
 // carryOut writes those resources of a plan that are due.
 func (t *Task) carryOut(ctx context.Context, key string, f found, s *state, p plan, due []string) (again time.Duration, err error) {
 	if p.owner == (workload{}) {
-		return 0, t.remove(ctx, key, f, due)
+		return t.remove(ctx, key, f, due)
 	}
 	for _, resource := range due {
 		var wait time.Duration
@@ -150,28 +150,43 @@ func roleBinding(meta metav1.ObjectMeta) *rbacv1.RoleBinding {
 }
 
 // remove deletes what we made.
-func (t *Task) remove(ctx context.Context, key string, f found, due []string) error {
+func (t *Task) remove(ctx context.Context, key string, f found, due []string) (again time.Duration, err error) {
 	for _, resource := range due {
 		object := f.made()[resource]
-		uid, namespace := object.GetUID(), object.GetNamespace()
-		options := metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &uid}}
-		var err error
-		switch resource {
-		case roles:
-			err = t.client.RbacV1().Roles(namespace).Delete(ctx, object.GetName(), options)
-		case bindings:
-			err = t.client.RbacV1().RoleBindings(namespace).Delete(ctx, object.GetName(), options)
-		case accounts:
-			err = t.client.CoreV1().ServiceAccounts(namespace).Delete(ctx, object.GetName(), options)
+		if resource == roles && len(f.role.Finalizers) > 0 && len(f.role.Rules) > 0 {
+			empty := f.role.DeepCopy()
+			empty.Rules = nil
+			wait, emptying := t.updateRole(ctx, f.role, empty)
+			again, err = max(again, wait), errors.Join(err, emptying)
 		}
-		switch {
-		case err == nil:
-			t.opts.Metrics.wrote(resource, opDelete)
-		case !apierrors.IsNotFound(err) && !apierrors.IsConflict(err):
-			return fmt.Errorf("remove %s %s/%s: %w", resource, namespace, object.GetName(), err)
+		if object.GetDeletionTimestamp() == nil {
+			err = errors.Join(err, t.deleteOne(ctx, resource, object))
 		}
 	}
-	t.setStatus(key, "")
-	t.log.Info("access to pod logs removed", "key", key)
+	if err == nil {
+		t.setStatus(key, "")
+		t.log.Info("access to pod logs removed", "key", key)
+	}
+	return again, err
+}
+
+func (t *Task) deleteOne(ctx context.Context, resource string, object metav1.Object) (err error) {
+	uid, namespace, name := object.GetUID(), object.GetNamespace(), object.GetName()
+	options := metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &uid}}
+	switch resource {
+	case roles:
+		err = t.client.RbacV1().Roles(namespace).Delete(ctx, name, options)
+	case bindings:
+		err = t.client.RbacV1().RoleBindings(namespace).Delete(ctx, name, options)
+	case accounts:
+		err = t.client.CoreV1().ServiceAccounts(namespace).Delete(ctx, name, options)
+	}
+	switch {
+	case apierrors.IsNotFound(err), apierrors.IsConflict(err):
+		return nil
+	case err != nil:
+		return fmt.Errorf("remove %s %s/%s: %w", resource, namespace, name, err)
+	}
+	t.opts.Metrics.wrote(resource, opDelete)
 	return nil
 }
