@@ -10,6 +10,7 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/validation"
 )
 
 func TestRules(t *testing.T) {
@@ -92,6 +93,23 @@ func TestReferred(t *testing.T) {
 	if _, ok := referred(nil, deployment); ok {
 		t.Error("no reference refers to something")
 	}
+}
+
+// FuzzReferred: what a reference says becomes a key and the name of a Role.
+func FuzzReferred(f *testing.F) {
+	f.Add("apps/v1", deployment, "web")
+	f.Add("batch/v1", job, strings.Repeat("x", 253))
+	f.Add("apps/v1", statefulSet, "a/b")
+	f.Add("a/b/c", cronJob, "..")
+	f.Fuzz(func(t *testing.T, version, kind, name string) {
+		owner, ok := referred(&metav1.OwnerReference{APIVersion: version, Kind: kind, Name: name}, kinds()...)
+		if !ok {
+			return
+		}
+		if problems := validation.IsDNS1123Subdomain(prefix + owner.name); len(problems) > 0 || owner.kind != kind {
+			t.Errorf("got %v: %v", owner, problems)
+		}
+	})
 }
 
 func TestElect(t *testing.T) {

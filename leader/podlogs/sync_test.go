@@ -7,7 +7,10 @@ import (
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 )
 
@@ -102,6 +105,34 @@ func TestForgedClaims(t *testing.T) {
 		}
 		if got := p.counts()["get statefulsets"] - before; got > 5 {
 			t.Errorf("got %d reads for %d claims in %s, want a handful", got, forgeries, time.Since(begin))
+		}
+	})
+}
+
+// TestTheirAccount has a ServiceAccount and a RoleBinding of somebody else: they are
+// tried twice, since another leader's would be shown in between, and then left alone.
+func TestTheirAccount(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPlay(t, withAccounts)
+		web := p.addStatefulSet(t, "web", "1")
+		name := metav1.ObjectMeta{Namespace: "ns", Name: prefix + "web"}
+		for _, object := range []runtime.Object{&corev1.ServiceAccount{ObjectMeta: name}, &rbacv1.RoleBinding{ObjectMeta: name}} {
+			if err := p.client.Tracker().Add(object); err != nil {
+				t.Fatal(err)
+			}
+		}
+		put(t, p.pods, pod("web-0", web))
+		p.sync(t, "ns/web")
+		p.showRole(t, "web")
+		for range 10 {
+			time.Sleep(echo)
+			p.sync(t, "ns/web")
+		}
+		if got := p.counts(); got["create serviceaccounts"] != 2 || got["create rolebindings"] != 2 || got["get statefulsets"] > 0 {
+			t.Errorf("got requests %v, want each made twice and nothing read", got)
+		}
+		if got := p.states["ns/web"].status; got != stateCurrent {
+			t.Errorf("got state %s, want %s", got, stateCurrent)
 		}
 	})
 }
