@@ -1,13 +1,10 @@
 package agent
 
 import (
-	"context"
 	"errors"
-	"fmt"
 	"io"
 	"time"
 
-	awsconfig "github.com/aws/aws-sdk-go-v2/config"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/chandler-k8s/chandler/config"
@@ -18,26 +15,14 @@ import (
 	"github.com/chandler-k8s/chandler/node/identity"
 )
 
-func clusterStatusTask(cfg config.ClusterStatus, region func() string, reg prometheus.Registerer) ([]newTask, error) {
+func clusterStatusTask(cfg config.ClusterStatus, aws *ownAWS, region func() string, reg prometheus.Registerer) ([]newTask, error) {
 	metrics, err := clusterstatus.NewMetrics(reg)
 	if err != nil {
 		return nil, err
 	}
-	return []newTask{func(term leader.Term) (leader.Task, error) { return newClusterStatus(cfg, region, metrics, term) }}, nil
-}
-
-func newClusterStatus(cfg config.ClusterStatus, region func() string, metrics *clusterstatus.Metrics, term leader.Term) (leader.Task, error) {
-	// Reads variables and files; the first use of the credentials asks AWS.
-	own, err := awsconfig.LoadDefaultConfig(context.Background())
-	if err != nil {
-		return nil, fmt.Errorf("load AWS configuration: %w", err)
-	}
-	if cfg.Region != "" {
-		own.Region = cfg.Region
-	}
 	o := statusOptions(cfg)
-	o.AWS, o.Region, o.Metrics = own, region, metrics
-	return clusterstatus.New(term, o)
+	o.AWS, o.NodeRegion, o.Metrics = aws.load, region, metrics
+	return []newTask{func(term leader.Term) (leader.Task, error) { return clusterstatus.New(term, o) }}, nil
 }
 
 // statusOptions is what of the configuration concerns the task.
@@ -45,7 +30,7 @@ func statusOptions(cfg config.ClusterStatus) clusterstatus.Options {
 	o := clusterstatus.Options{
 		Interval: time.Duration(cfg.Seconds) * time.Second, DryRun: cfg.DryRun,
 		Metric:    clusterstatus.Metric{Namespace: cfg.Metric.Namespace, Name: cfg.Metric.Name},
-		PerTarget: cfg.PerTarget.Enabled, Ratio: cfg.PerTarget.Ratio,
+		PerTarget: cfg.PerTarget.Enabled, Ratio: cfg.PerTarget.Ratio, Region: cfg.Region,
 	}
 	for _, d := range cfg.Metric.Dimensions {
 		o.Metric.Dimensions = append(o.Metric.Dimensions, clusterstatus.Dimension{Name: d.Name, Value: d.Value})

@@ -79,7 +79,7 @@ func (w *world) testFollows(t *testing.T) {
 	w.setReady(t, "follows", "web", 3)
 	w.await(t, "Follows", own, 1)
 	w.await(t, "FollowsRatio", single, 1)
-	r.stop()
+	r.Stop()
 
 	requests, err := w.Requests(mark)
 	expect.OK(t, err)
@@ -134,24 +134,24 @@ func (w *world) testKinds(t *testing.T) {
 		log    string
 	}{
 		{"HalfOfStatefulSet", most, 1, "1 of 2 desired ready"},
-		{"AllOfStatefulSet", named("StatefulSet", "kinds", "db", clusterstatus.AllOfThem), 0, "state=too_few_ready"},
+		{"AllOfStatefulSet", named("StatefulSet", "kinds", "db", clusterstatus.AllOfThem), 0, "too_few_ready"},
 		{"Idle", named("Deployment", "kinds", "idle", clusterstatus.AllOfThem), 1, "0 of 0"},
-		{"IdleOne", named("Deployment", "kinds", "idle", clusterstatus.AtLeastOne), 0, "state=none_ready"},
-		{"TwoOfOne", two, 0, "state=too_few_ready"},
+		{"IdleOne", named("Deployment", "kinds", "idle", clusterstatus.AtLeastOne), 0, "none_ready"},
+		{"TwoOfOne", two, 0, "too_few_ready"},
 		{"NoNodes", named("DaemonSet", "kinds", "nodes", clusterstatus.AllOfThem), 1, "0 of 0"},
-		{"Quota", named("Deployment", "kinds", "quota", clusterstatus.AtLeastOne), 0, "state=pods_missing"},
-		{"Missing", named("Deployment", "kinds", "nowhere", clusterstatus.AtLeastOne), 0, "state=missing"},
-		{"NoNamespace", named("Deployment", "no-such", "nowhere", clusterstatus.AtLeastOne), 0, "state=missing"},
-		{"SelectorOfPods", front("app=web", false), 0, "state=missing"}, // its own labels count, not its pods'
+		{"Quota", named("Deployment", "kinds", "quota", clusterstatus.AtLeastOne), 0, "pods_missing"},
+		{"Missing", named("Deployment", "kinds", "nowhere", clusterstatus.AtLeastOne), 0, "missing"},
+		{"NoNamespace", named("Deployment", "no-such", "nowhere", clusterstatus.AtLeastOne), 0, "missing"},
+		{"SelectorOfPods", front("app=web", false), 0, "missing"}, // its own labels count, not its pods'
 		{"SelectorAll", front("tier=front", false), 0, "of 3 unhealthy"},
-		{"SelectorNone", front("tier=back", false), 0, "state=missing"},
+		{"SelectorNone", front("tier=back", false), 0, "missing"},
 		{"SelectorNoneAllowed", front("tier=back", true), 1, "there is none, as is allowed"},
 	} {
 		t.Run(test.metric, func(t *testing.T) {
 			r := w.run(t, w.leader(t), test.metric, []clusterstatus.Target{test.target})
 			w.await(t, test.metric, nil, test.want)
 			r.awaitLog(t, test.log)
-			r.stop()
+			r.Stop()
 		})
 	}
 }
@@ -227,7 +227,7 @@ subjects: [{kind: ServiceAccount, name: chandler-leader, namespace: chandler}]
 		named("Deployment", "open", "web", clusterstatus.AllOfThem), named("Deployment", "closed", "web", clusterstatus.AllOfThem),
 	}
 	r := w.run(t, w.leader(t), "Rights", both, func(o *clusterstatus.Options) { o.PerTarget = true })
-	r.awaitLog(t, "Deployment closed/web", "state=forbidden")
+	r.awaitLog(t, "Deployment closed/web", "forbidden")
 	w.await(t, "Rights", dimensions("Deployment", "open", "web"), 1)
 	w.await(t, "Rights", dimensions("Deployment", "closed", "web"), 0)
 	w.await(t, "Rights", nil, 0)
@@ -268,30 +268,30 @@ func (w *world) testAWS(t *testing.T) {
 		{fakeaws.Throttled, "throttled"}, {fakeaws.AccessDenied, "denied"}, {fakeaws.BadSignature, "denied"},
 		{fakeaws.ServerError, "failed"}, {fakeaws.Unreachable, "failed"},
 	} {
-		puts := r.metric(t, "puts_total", test.result)
-		gaps := r.metric(t, "gaps_total", test.result)
+		puts := r.metric(t, "puts_total", "result="+test.result)
+		gaps := r.metric(t, "gaps_total", "reason="+test.result)
 		remove := w.aws.Inject(fakeaws.Fault{Calls: calls, Kind: test.kind})
-		r.awaitMetric(t, "puts_total", test.result, puts+1)
-		r.awaitMetric(t, "gaps_total", test.result, gaps+1)
+		r.awaitMetric(t, "puts_total", "result="+test.result, puts+1)
+		r.awaitMetric(t, "gaps_total", "reason="+test.result, gaps+1)
 		remove()
 		w.await(t, "AWS", nil, 1)
 	}
-	r.awaitLog(t, "publish to CloudWatch", "result=denied", "AccessDenied")
+	r.awaitLog(t, "publish to CloudWatch", "denied", "AccessDenied")
 	r.awaitLog(t, "publishing again")
-	r.stop()
+	r.Stop()
 
 	// Within a long tick a transient failure is mended by a retry: no gap.
 	w.aws.Inject(fakeaws.Fault{Calls: calls, Kind: fakeaws.ServerError, Times: 4}) // the SDK makes three attempts
 	r = w.steady(t, "Retried", func(o *clusterstatus.Options) { o.Interval = time.Hour })
 	w.await(t, "Retried", nil, 1)
-	if failed, gaps := r.metric(t, "puts_total", "failed"), r.metric(t, "gaps_total", "failed"); failed != 1 || gaps != 0 {
+	if failed, gaps := r.metric(t, "puts_total", "result=failed"), r.metric(t, "gaps_total", "reason=failed"); failed != 1 || gaps != 0 {
 		t.Errorf("got %v failed calls and %v gaps, want 1 and 0", failed, gaps)
 	}
 }
 
 func (w *world) testDryRun(t *testing.T) {
 	r := w.steady(t, "DryRun", func(o *clusterstatus.Options) { o.DryRun = true })
-	r.awaitLog(t, "dry run, would publish", "value=1", "data=1")
+	r.awaitLog(t, "dry run, would publish", `"value":1,"data":1`)
 	r.awaitMetric(t, "value", "", 1)
 	if data := w.data("DryRun", nil); len(data) > 0 {
 		t.Errorf("a dry run published %v", data)
@@ -302,9 +302,9 @@ func (w *world) testUnvouched(t *testing.T) {
 	r := w.steady(t, "Unvouched")
 	w.await(t, "Unvouched", nil, 1)
 	r.silent.Store(true)
-	r.awaitMetric(t, "gaps_total", "unvouched", 1)
+	r.awaitMetric(t, "gaps_total", "reason=unvouched", 1)
 	count := len(w.data("Unvouched", nil))
-	r.awaitMetric(t, "gaps_total", "unvouched", 3)
+	r.awaitMetric(t, "gaps_total", "reason=unvouched", 3)
 	if got := len(w.data("Unvouched", nil)); got != count {
 		t.Errorf("%d data were published without the Lease", got-count)
 	}
@@ -325,13 +325,13 @@ func (w *world) testSilence(t *testing.T) {
 	r := w.run(t, config, "Silence", steadyTarget())
 	w.await(t, "Silence", nil, 1)
 	p.frozen.Store(true)
-	r.awaitMetric(t, "gaps_total", "unknown", 2)
+	r.awaitMetric(t, "gaps_total", "reason=unknown", 2)
 	count := len(w.data("Silence", nil))
-	r.awaitMetric(t, "gaps_total", "unknown", 4)
+	r.awaitMetric(t, "gaps_total", "reason=unknown", 4)
 	if got := len(w.data("Silence", nil)); got != count {
 		t.Errorf("%d data were published while nothing was known", got-count)
 	}
-	r.awaitMetric(t, "targets", "unknown", 1)
+	r.awaitMetric(t, "targets", "state=unknown", 1)
 	p.frozen.Store(false)
 	w.await(t, "Silence", nil, 1)
 }
@@ -340,9 +340,9 @@ func (w *world) testOutage(t *testing.T) {
 	r := w.steady(t, "Outage")
 	w.await(t, "Outage", nil, 1)
 	w.StopAPIServer()
-	r.awaitMetric(t, "gaps_total", "unknown", 2)
+	r.awaitMetric(t, "gaps_total", "reason=unknown", 2)
 	count := len(w.data("Outage", nil))
-	r.awaitMetric(t, "gaps_total", "unknown", 5)
+	r.awaitMetric(t, "gaps_total", "reason=unknown", 5)
 	if got := len(w.data("Outage", nil)); got != count {
 		t.Errorf("%d data were published without an API server", got-count)
 	}

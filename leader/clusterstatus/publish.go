@@ -1,6 +1,7 @@
 package clusterstatus
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -104,7 +105,7 @@ func dimensions(list []Dimension) []types.Dimension {
 // put makes one call and returns how it ended, as one of the values of the label
 // result.
 func (p *publisher) put(ctx context.Context, data []types.MetricDatum) string {
-	err := p.dial()
+	err := p.dial(ctx)
 	if err == nil {
 		_, err = p.client.PutMetricData(ctx, &cloudwatch.PutMetricDataInput{
 			Namespace: aws.String(p.opts.Metric.Namespace), MetricData: data,
@@ -115,13 +116,17 @@ func (p *publisher) put(ctx context.Context, data []types.MetricDatum) string {
 }
 
 // dial makes the client once, since it learns of a wrong clock from every answer.
-func (p *publisher) dial() error {
+func (p *publisher) dial(ctx context.Context) error {
 	if p.client != nil {
 		return nil
 	}
-	config := p.opts.AWS.Copy()
-	if config.Region == "" && p.opts.Region != nil {
-		config.Region = p.opts.Region()
+	config, err := p.opts.AWS(ctx)
+	if err != nil {
+		return err
+	}
+	config.Region = cmp.Or(p.opts.Region, config.Region)
+	if config.Region == "" && p.opts.NodeRegion != nil {
+		config.Region = p.opts.NodeRegion()
 	}
 	if config.Region == "" {
 		return errNoRegion

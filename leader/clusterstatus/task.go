@@ -42,11 +42,14 @@ type Options struct {
 	PerTarget, Ratio bool
 	// Targets must be healthy, all of them. Required.
 	Targets []Target
-	// AWS carries the process's own AWS identity and the HTTP client.
-	AWS aws.Config
-	// Region is asked before a call while AWS has none, e.g. "eu-west-1"; empty if it
-	// is not known yet. Nil means never.
-	Region func() string
+	// AWS returns the process's own AWS identity and the HTTP client. It is asked
+	// again after an error.
+	AWS func(context.Context) (aws.Config, error)
+	// Region is that of the metric, e.g. "eu-west-1". Empty means that of AWS.
+	Region string
+	// NodeRegion is asked before a call while neither names a region; it returns none
+	// while it is not known. Nil means never.
+	NodeRegion func() string
 	// Metrics are those of the process. Required.
 	Metrics *Metrics
 }
