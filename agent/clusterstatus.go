@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"errors"
 	"io"
 	"time"
 
@@ -44,19 +43,17 @@ func statusOptions(cfg config.ClusterStatus) clusterstatus.Options {
 	return o
 }
 
-// ErrNoAlarm is returned by Alarm for a configuration without a metric.
-var ErrNoAlarm = errors.New("leader.clusterStatus names no metric: give metric.namespace and metric.name")
+// ErrNoAlarm is wrapped by Alarm's errors that the configuration or the name causes.
+var ErrNoAlarm = clusterstatus.ErrNoAlarm
 
 // AlarmFormats lists the formats of Alarm.
 func AlarmFormats() []string { return clusterstatus.Formats() }
 
 // Alarm prints the CloudWatch alarm and the IAM policy that go with a
-// configuration, in one of AlarmFormats. It calls nothing.
-func Alarm(out io.Writer, cfg *config.Config, format string) error {
-	if cfg.Leader.ClusterStatus.Metric.Namespace == "" || cfg.Leader.ClusterStatus.Metric.Name == "" {
-		return ErrNoAlarm
-	}
-	return clusterstatus.Alarm(out, statusOptions(cfg.Leader.ClusterStatus), format)
+// configuration, in one of AlarmFormats. An empty name means one made of the metric's.
+// It calls nothing.
+func Alarm(out io.Writer, cfg *config.Config, format, name string) error {
+	return clusterstatus.Alarm(out, statusOptions(cfg.Leader.ClusterStatus), format, name)
 }
 
 // region returns a function for the region that the node is in: the configured
