@@ -28,8 +28,16 @@ func clusterStatusTask(cfg config.ClusterStatus, aws *ownAWS, region func() stri
 func statusOptions(cfg config.ClusterStatus) clusterstatus.Options {
 	o := clusterstatus.Options{
 		Interval: time.Duration(cfg.Seconds) * time.Second, DryRun: cfg.DryRun,
-		Metric:    clusterstatus.Metric{Namespace: cfg.Metric.Namespace, Name: cfg.Metric.Name},
-		PerTarget: cfg.PerTarget.Enabled, Ratio: cfg.PerTarget.Ratio, Region: cfg.Region,
+		Metric: clusterstatus.Metric{Namespace: cfg.Metric.Namespace, Name: cfg.Metric.Name},
+		Region: cfg.Region,
+	}
+	if cfg.PerTarget.Enabled {
+		o.PerTarget = &clusterstatus.Series{
+			Kind: config.DimensionKind, Namespace: config.DimensionNamespace, Name: config.DimensionName,
+		}
+		if cfg.PerTarget.Ratio {
+			o.PerTarget.Ratio = config.RatioSuffix
+		}
 	}
 	for _, d := range cfg.Metric.Dimensions {
 		o.Metric.Dimensions = append(o.Metric.Dimensions, clusterstatus.Dimension{Name: d.Name, Value: d.Value})

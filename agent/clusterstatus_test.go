@@ -2,14 +2,20 @@ package agent_test
 
 import (
 	"fmt"
+	"log/slog"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 
+	"github.com/chandler-k8s/chandler/config"
+	"github.com/chandler-k8s/chandler/leader"
+	"github.com/chandler-k8s/chandler/leader/clusterstatus"
 	"github.com/chandler-k8s/chandler/test/cluster"
 	"github.com/chandler-k8s/chandler/test/expect"
 	"github.com/chandler-k8s/chandler/test/fakeaws"
@@ -163,4 +169,25 @@ func awaitValue(t *testing.T, aws *fakeaws.Server, want float64) {
 		}
 		return data[len(data)-1].Value == want, fmt.Sprintf("got %v, want %v", data[len(data)-1].Value, want)
 	})
+}
+
+// TestModesAreTheConfigurations: package config and the task, which may not import each
+// other, mean the same by a kind and a mode.
+func TestModesAreTheConfigurations(t *testing.T) {
+	metrics, err := clusterstatus.NewMetrics(prometheus.NewRegistry())
+	expect.OK(t, err)
+	accepted := func(kind string, mode config.Mode) bool {
+		_, err := clusterstatus.New(leader.Term{Log: slog.New(slog.DiscardHandler)}, clusterstatus.Options{
+			Interval: time.Minute, Metric: clusterstatus.Metric{Namespace: "N", Name: "M"}, Metrics: metrics,
+			Targets: []clusterstatus.Target{{Kind: kind, Namespace: "n", Name: "w", Mode: clusterstatus.Mode(mode)}},
+		})
+		return err == nil
+	}
+	for _, kind := range config.Kinds() {
+		for _, mode := range []config.Mode{config.AllOfThem, config.AtLeastOne, config.AtLeast, config.Percentage, config.LastRunSucceeded} {
+			if got, want := accepted(kind, mode), slices.Contains(config.Modes(kind), string(mode)); got != want {
+				t.Errorf("%s of a %s: the task accepts it: %v, the configuration: %v", mode, kind, got, want)
+			}
+		}
+	}
 }

@@ -138,6 +138,7 @@ func (w *world) run(t *testing.T, config *rest.Config, name string, targets []cl
 			}
 			return time.Now(), true
 		}
+		about.Wrote = func(time.Time) {}
 		counters, err := clusterstatus.NewMetrics(about.Metrics)
 		expect.OK(t, err)
 		opts := clusterstatus.Options{
