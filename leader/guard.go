@@ -22,7 +22,7 @@ type Guard struct {
 	Life   time.Duration // how long one proof serves; zero is not at all
 
 	// Try makes a dry run of a request that the policy lets pass exactly if the
-	// value of its TaskLabel is task.
+	// value of its TaskLabel is task. Nil where each call of CheckBy brings its own.
 	Try func(ctx context.Context, task string) error
 
 	mu     sync.Mutex
@@ -38,16 +38,19 @@ func (u unguarded) Error() string { return u.reason.Error() }
 
 // Check returns an error unless the policy is in force, as far as a proof that is
 // younger than Life tells.
-func (g *Guard) Check(ctx context.Context) error {
+func (g *Guard) Check(ctx context.Context) error { return g.CheckBy(ctx, g.Try) }
+
+// CheckBy is Check with a dry run of something that only the caller has.
+func (g *Guard) CheckBy(ctx context.Context, try func(ctx context.Context, task string) error) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if time.Since(g.proved) < g.Life {
 		return nil
 	}
-	if err := g.try(ctx, g.Task); err != nil {
+	if err := unlessExists(try(ctx, g.Task)); err != nil {
 		return unguarded{fmt.Errorf("prove that admission policy %s lets ours pass: %w", g.Policy, err)}
 	}
-	switch err := g.try(ctx, "check"); {
+	switch err := unlessExists(try(ctx, "check")); {
 	case err == nil:
 		return unguarded{fmt.Errorf("admission policy %s is not in force: apply %s", g.Policy, g.Source)}
 	case !RefusedByPolicy(err):
@@ -57,10 +60,11 @@ func (g *Guard) Check(ctx context.Context) error {
 	return nil
 }
 
-func (g *Guard) try(ctx context.Context, task string) error {
-	err := g.Try(ctx, task)
+// unlessExists takes it for success that the object exists: policies are asked before that
+// is noticed.
+func unlessExists(err error) error {
 	if apierrors.IsAlreadyExists(err) {
-		return nil // policies are asked before that is noticed
+		return nil
 	}
 	return err
 }
