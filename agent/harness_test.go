@@ -176,11 +176,13 @@ func (b *bench) address(what string) string {
 }
 
 // metrics scrapes as Prometheus would.
-func (b *bench) metrics() (string, error) {
+func (b *bench) metrics() (string, error) { return b.metricsAs(b.client.TLS()) }
+
+func (b *bench) metricsAs(scraper tls.Certificate) (string, error) {
 	url := b.address("metrics") + "/metrics"
 	transport := &http.Transport{TLSClientConfig: &tls.Config{
 		InsecureSkipVerify: true, // the agent's certificate is its own
-		Certificates:       []tls.Certificate{b.client.TLS()},
+		Certificates:       []tls.Certificate{scraper},
 	}}
 	defer transport.CloseIdleConnections()
 	resp, err := (&http.Client{Transport: transport}).Get(url)

@@ -1,6 +1,9 @@
 package agent_test
 
 import (
+	"crypto/tls"
+	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -10,7 +13,9 @@ import (
 
 	"github.com/chandler-k8s/chandler/agent"
 	"github.com/chandler-k8s/chandler/config"
+	"github.com/chandler-k8s/chandler/leader/csrsigning"
 	"github.com/chandler-k8s/chandler/leader/scrapercsr"
+	"github.com/chandler-k8s/chandler/test/cluster"
 	"github.com/chandler-k8s/chandler/test/expect"
 	"github.com/chandler-k8s/chandler/test/fixtures"
 )
@@ -39,8 +44,8 @@ func TestLeaderSigns(t *testing.T) {
 	})
 	b := newBench(t, agentPod(t, c, fixtures.EKSNode))
 	b.leader = "leader: {podLogs: {enabled: false}, pullSecrets: {enabled: false}}"
+	b.scraper = fmt.Sprintf(`scraper: {signerName: %s, files: {mode: "0440", uid: %d, gid: %d}}`, config.SignerChandler, os.Getuid(), os.Getgid())
 	b.configure("")
-	b.replace(b.configFile, strings.Replace(b.file("../etc/config.yaml"), "scraper: {enabled: false}", "scraper: {signerName: "+config.SignerChandler+"}", 1))
 	b.start(fixtures.EKSNode)
 	eventually(t, func() (bool, string) {
 		found, err := own.Get(t.Context(), name, metav1.GetOptions{})
@@ -51,6 +56,29 @@ func TestLeaderSigns(t *testing.T) {
 	})
 	if b.logged("permission missing") {
 		t.Error("the leader lacks permissions for its tasks")
+	}
+	testScrapesItself(t, b, c)
+}
+
+// testScrapesItself: a certificate of our own signer opens our own /metrics once the
+// CA of that signer is in serving.clientCAFile, and not before.
+func testScrapesItself(t *testing.T, b *bench, c *cluster.Cluster) {
+	b.awaitStatus("/readyz", 200)
+	set := filepath.Join(b.hostDir, "scraper")
+	scraper, err := tls.LoadX509KeyPair(filepath.Join(set, "tls.crt"), filepath.Join(set, "tls.key"))
+	expect.OK(t, err)
+	if body, err := b.metricsAs(scraper); err == nil {
+		t.Errorf("got %d bytes of metrics, want the certificate of an unknown CA refused", len(body))
+	}
+	admin, err := kubernetes.NewForConfig(c.Admin())
+	expect.OK(t, err)
+	bundle, err := admin.CoreV1().ConfigMaps(fixtures.Namespace).Get(t.Context(), csrsigning.ObjectName, metav1.GetOptions{})
+	expect.OK(t, err)
+	b.replace(filepath.Join(b.hostDir, "..", "clients.crt"), bundle.Data["ca.crt"])
+	body, err := b.metricsAs(scraper)
+	expect.OK(t, err)
+	if !strings.Contains(body, "chandler_leader 1") {
+		t.Errorf("got other metrics than the leader's:\n%s", body)
 	}
 }
 

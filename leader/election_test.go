@@ -51,6 +51,7 @@ func TestElection(t *testing.T) {
 		run  func(*testing.T)
 	}{
 		{"graceful takeover", w.testGraceful},
+		{"made by hand", w.testMadeByHand},
 		{"killed leader", w.testKilled},
 		{"frozen leader", w.testFrozen},
 		{"frozen leader whose task is deaf", w.testFrozenDeaf},

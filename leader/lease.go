@@ -181,7 +181,7 @@ func (l *lock) write(ctx context.Context, lease *coordinationv1.Lease,
 	sent := time.Now()
 	written, err := send(ctx, lease)
 	if err != nil {
-		return l.refused(err)
+		return l.refused(l.explain(err))
 	}
 	var replaced *metav1.MicroTime
 	if l.seen != nil {
@@ -206,6 +206,16 @@ func (l *lock) refused(err error) error {
 		l.log.Warn("renew the lease", "err", err)
 	}
 	return err
+}
+
+// explain names the remedy for a Lease whose managedFields are empty, as after
+// somebody wiped them or made it without a field. The API server stamps no write to
+// it from then on, and without a stamp the policy cannot tell its age.
+func (l *lock) explain(err error) error {
+	if l.seen == nil || len(l.seen.ManagedFields) > 0 || !RefusedByPolicy(err) {
+		return err
+	}
+	return fmt.Errorf("the Lease has no managedFields, so nothing can tell its age: kubectl delete lease --namespace %s %s: %w", l.seen.Namespace, leaseName, err)
 }
 
 // release empties the Lease if it is still ours. It is called after the

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
@@ -53,21 +52,10 @@ func (l *Leader) prove(ctx context.Context, policy string, try func(context.Cont
 		switch {
 		case err == nil:
 			return fmt.Errorf("admission policy %s: %w", policy, ErrUnguarded)
-		case refusedByPolicy(err):
+		case RefusedByPolicy(err):
 			return nil
 		case !sleep(ctx, longestObtain):
 			return fmt.Errorf("prove that admission policy %s is in force: %w", policy, err)
 		}
 	}
-}
-
-// refusedByPolicy tells the refusal of an admission policy, which carries a cause
-// without a type, from a missing permission, which carries none.
-func refusedByPolicy(err error) bool {
-	status, ok := errors.AsType[*apierrors.StatusError](err)
-	if !ok || !apierrors.IsForbidden(err) || status.ErrStatus.Details == nil {
-		return false
-	}
-	causes := status.ErrStatus.Details.Causes
-	return len(causes) > 0 && causes[0].Type == ""
 }

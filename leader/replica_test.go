@@ -24,6 +24,7 @@ import (
 
 	"github.com/chandler-k8s/chandler/leader"
 	"github.com/chandler-k8s/chandler/test/cluster"
+	"github.com/chandler-k8s/chandler/test/expect"
 )
 
 const (
@@ -196,20 +197,11 @@ func (r *replica) end(t *testing.T) {
 
 func (r *replica) leads() bool { return metric(r.registry, "chandler_leader") == 1 }
 
-// metric sums the series of a metric, over all labels.
+// metric sums the series of a metric, over all labels; -1 if that fails.
 func metric(registry *prometheus.Registry, name string) float64 {
-	families, err := registry.Gather()
+	sum, _, err := expect.Sum(registry, name)
 	if err != nil {
 		return -1
-	}
-	sum := 0.0
-	for _, family := range families {
-		if family.GetName() != name {
-			continue
-		}
-		for _, m := range family.GetMetric() {
-			sum += m.GetGauge().GetValue() + m.GetCounter().GetValue()
-		}
 	}
 	return sum
 }

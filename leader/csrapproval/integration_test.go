@@ -4,6 +4,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -11,6 +12,7 @@ import (
 
 	certsv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/chandler-k8s/chandler/test/cluster"
@@ -42,6 +44,7 @@ func TestApproval(t *testing.T) {
 		t.Run("dead pods", func(t *testing.T) { testDeadPods(t, w) })
 		t.Run("permissions", func(t *testing.T) { testPermissions(t, r) })
 	})
+	t.Run("policy missing", func(t *testing.T) { testPolicyMissing(t, w) })
 }
 
 // testHonest follows a request to the certificate, and counts what it costs.
@@ -134,19 +137,57 @@ func testDeadPods(t *testing.T, w *world) {
 	}
 }
 
+// testPolicyMissing: nothing is approved while nothing bounds what can be.
+func testPolicyMissing(t *testing.T, w *world) {
+	bindings := w.admin.AdmissionregistrationV1().ValidatingAdmissionPolicyBindings()
+	binding, err := bindings.Get(t.Context(), "chandler-scraper-approvals", metav1.GetOptions{})
+	expect.OK(t, err)
+	expect.OK(t, bindings.Delete(t.Context(), binding.Name, metav1.DeleteOptions{}))
+	request := create(t, w.agent(t, node), honest(t, node))
+	w.awaitApprovals(t, request, true)
+	r := w.lead(t)
+	eventually(t, func() error {
+		if !strings.Contains(r.log.String(), "admission policy chandler-scraper-approvals is not in force: apply deploy/base/csrapproval-policies.yaml") {
+			return errors.New("the missing policy is not named")
+		}
+		return nil
+	})
+	found, err := w.admin.CertificatesV1().CertificateSigningRequests().Get(t.Context(), request.Name, metav1.GetOptions{})
+	expect.OK(t, err)
+	if len(found.Status.Conditions) > 0 {
+		t.Errorf("got %v, want no decision", found.Status.Conditions)
+	}
+	binding.ResourceVersion, binding.UID = "", ""
+	_, err = bindings.Create(t.Context(), binding, metav1.CreateOptions{})
+	expect.OK(t, err)
+	w.condition(t, request.Name, certsv1.CertificateApproved)
+}
+
+// awaitApprovals waits until a leader's token can, or cannot, approve a request with
+// one condition too many.
+func (w *world) awaitApprovals(t *testing.T, request *certsv1.CertificateSigningRequest, possible bool) {
+	t.Helper()
+	expect.OK(t, w.admin.CoordinationV1().Leases(fixtures.Namespace).Delete(t.Context(), "chandler", metav1.DeleteOptions{}))
+	requests := w.thief(t).CertificatesV1().CertificateSigningRequests()
+	tried := decided(request, certsv1.CertificateApproved)
+	tried.Status.Conditions = append(tried.Status.Conditions, certsv1.CertificateSigningRequestCondition{Type: "Odd", Status: corev1.ConditionTrue, Reason: "Test"})
+	eventually(t, func() error {
+		_, err := requests.UpdateApproval(t.Context(), request.Name, tried, metav1.UpdateOptions{DryRun: []string{metav1.DryRunAll}})
+		if possible == (err == nil) && (possible || apierrors.IsForbidden(err)) {
+			return nil
+		}
+		return fmt.Errorf("an odd approval: got %w, want it to pass: %v", err, possible)
+	})
+}
+
 func testPermissions(t *testing.T, r *term) {
 	eventually(t, func() error {
-		families, err := r.registry.Gather()
-		if err != nil {
-			return err
-		}
-		for _, family := range families {
-			if family.GetName() == "chandler_task_missing_permissions" && len(family.GetMetric()) == 1 {
-				if got := family.GetMetric()[0].GetGauge().GetValue(); got != 0 {
-					t.Errorf("permissions missing: got %v, want 0", got)
-				}
-				return nil
+		missing, asked := expect.Metric(t, r.registry, "chandler_task_missing_permissions")
+		if asked {
+			if missing != 0 {
+				t.Errorf("permissions missing: got %v, want 0", missing)
 			}
+			return nil
 		}
 		return fmt.Errorf("not asked yet")
 	})

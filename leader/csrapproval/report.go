@@ -12,9 +12,6 @@ import (
 const (
 	reasonUnissued = "ScraperCertificateNotIssued"
 	eventAction    = "AwaitScraperCertificate"
-
-	podNameKey = "authentication.kubernetes.io/pod-name"
-	podUIDKey  = "authentication.kubernetes.io/pod-uid"
 )
 
 // await returns how long to wait for the signer. Once its time is over, it tells so
@@ -53,7 +50,7 @@ func (t *Task) forget(name string) {
 
 func agentPod(request *certsv1.CertificateSigningRequest, namespace string) *corev1.ObjectReference {
 	pod := &corev1.ObjectReference{APIVersion: "v1", Kind: "Pod", Namespace: namespace}
-	for key, field := range map[string]*string{podNameKey: &pod.Name, podUIDKey: (*string)(&pod.UID)} {
+	for key, field := range map[string]*string{scrapercsr.PodNameKey: &pod.Name, scrapercsr.PodUIDKey: (*string)(&pod.UID)} {
 		if values := request.Spec.Extra[key]; len(values) == 1 {
 			*field = values[0]
 		}

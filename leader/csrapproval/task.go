@@ -42,6 +42,7 @@ type Task struct {
 	log      *slog.Logger
 	events   events.EventRecorder
 	approve  certsclient.CertificateSigningRequestInterface
+	guard    *leader.Guard
 	pods     scrapercsr.Pods
 	requests certslisters.CertificateSigningRequestLister
 
@@ -62,6 +63,7 @@ func New(term leader.Term, opts Options) (*Task, error) {
 		log:     term.Log.With("task", Name),
 		events:  term.Events,
 		approve: term.Client.CertificatesV1().CertificateSigningRequests(),
+		guard:   newGuard(),
 		pods:    term.Client.CoreV1().Pods(term.Namespace),
 		told:    map[string]bool{},
 	}, nil
@@ -120,6 +122,9 @@ func (t *Task) judge(ctx context.Context, request *certsv1.CertificateSigningReq
 		return err
 	}
 	if err != nil {
+		return err
+	}
+	if err := t.guard.CheckBy(ctx, func(ctx context.Context, task string) error { return t.dryRun(ctx, request, task) }); err != nil {
 		return err
 	}
 	node := decoded.DNSNames[0]

@@ -50,6 +50,7 @@ func newBench(t *testing.T, change func(*certsv1.CertificateSigningRequest)) *be
 		Spec:       corev1.PodSpec{NodeName: node, ServiceAccountName: fixtures.ServiceAccount},
 	}
 	b := &bench{client: fake.NewClientset(request, pod), registry: prometheus.NewRegistry(), events: events.NewFakeRecorder(10)}
+	b.client.PrependReactor("update", "certificatesigningrequests", policy)
 	metrics, err := csrapproval.NewMetrics(b.registry)
 	expect.OK(t, err)
 	b.Task, err = csrapproval.New(leader.Term{
@@ -70,28 +71,38 @@ func newBench(t *testing.T, change func(*certsv1.CertificateSigningRequest)) *be
 	return b
 }
 
+// policy answers dry runs as the API server does while the policy is in force.
+func policy(action clienttesting.Action) (bool, runtime.Object, error) {
+	update, ok := action.(clienttesting.UpdateActionImpl)
+	if !ok || len(update.UpdateOptions.DryRun) == 0 {
+		return false, nil, nil
+	}
+	if request, ok := update.Object.(*certsv1.CertificateSigningRequest); ok && len(request.Status.Conditions) == 1 {
+		return true, request, nil
+	}
+	return true, nil, &apierrors.StatusError{ErrStatus: metav1.Status{
+		Status: metav1.StatusFailure, Reason: metav1.StatusReasonForbidden, Code: 403,
+		Details: &metav1.StatusDetails{Causes: []metav1.StatusCause{{Message: "denied request"}}},
+	}}
+}
+
 // fail makes requests of a kind fail.
 func (b *bench) fail(verb, resource, subresource string, err error) {
 	b.client.PrependReactor(verb, resource, func(action clienttesting.Action) (bool, runtime.Object, error) {
+		if decided, _, _ := policy(action); decided {
+			return false, nil, nil
+		}
 		return action.GetSubresource() == subresource, nil, err
 	})
 }
 
 func (b *bench) decisions(t *testing.T, decision, reason string) float64 {
 	t.Helper()
-	families, err := b.registry.Gather()
-	expect.OK(t, err)
-	sum := 0.0
-	for _, family := range families {
-		if family.GetName() != "chandler_csrapproval_decisions_total" {
-			continue
-		}
-		for _, metric := range family.GetMetric() {
-			if metric.GetLabel()[0].GetValue() == decision && (reason == "" || metric.GetLabel()[1].GetValue() == reason) {
-				sum += metric.GetCounter().GetValue()
-			}
-		}
+	labels := []string{"decision=" + decision}
+	if reason != "" {
+		labels = append(labels, "reason="+reason)
 	}
+	sum, _ := expect.Metric(t, b.registry, "chandler_csrapproval_decisions_total", labels...)
 	return sum
 }
 

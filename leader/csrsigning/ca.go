@@ -103,6 +103,9 @@ func (t *Task) writeSecret(ctx context.Context, before *corev1.Secret, held, wan
 	if err != nil {
 		return err
 	}
+	if err := t.prove(ctx, secret); err != nil {
+		return err
+	}
 	client := t.client.CoreV1().Secrets(t.rules.Namespace)
 	if before == nil {
 		_, err = client.Create(ctx, secret, metav1.CreateOptions{FieldManager: leader.FieldManager})

@@ -159,16 +159,7 @@ func (w *world) lead(t testing.TB, name string, change ...func(*csrsigning.Optio
 // metric returns the sum of a metric's series.
 func (r *term) metric(t testing.TB, name string) float64 {
 	t.Helper()
-	families, err := r.registry.Gather()
-	expect.OK(t, err)
-	sum := 0.0
-	for _, family := range families {
-		if family.GetName() == name {
-			for _, metric := range family.GetMetric() {
-				sum += metric.GetGauge().GetValue() + metric.GetCounter().GetValue()
-			}
-		}
-	}
+	sum, _ := expect.Metric(t, r.registry, name)
 	return sum
 }
 

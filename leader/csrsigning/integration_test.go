@@ -39,6 +39,7 @@ func TestSigning(t *testing.T) {
 	t.Run("revocation", func(t *testing.T) { testRevocation(t, w) })
 	t.Run("tampering", func(t *testing.T) { testTampering(t, w) })
 	t.Run("rotation", func(t *testing.T) { testRotation(t, w) })
+	t.Run("policy missing", func(t *testing.T) { testPolicyMissing(t, w) })
 	t.Run("thief of the leader's token", func(t *testing.T) { testThief(t, w) })
 }
 
@@ -82,6 +83,38 @@ func testForeign(t *testing.T, w *world) {
 		t.Errorf("metric: got %v, want 0 once they are gone", got)
 	}
 	r.stop()
+}
+
+// testPolicyMissing: no CA is made while nothing bounds what replaces it.
+func testPolicyMissing(t *testing.T, w *world) {
+	w.clear(t)
+	bindings := w.admin.AdmissionregistrationV1().ValidatingAdmissionPolicyBindings()
+	binding, err := bindings.Get(t.Context(), "chandler-scraper-ca", metav1.GetOptions{})
+	expect.OK(t, err)
+	expect.OK(t, bindings.Delete(t.Context(), binding.Name, metav1.DeleteOptions{}))
+	stray := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: csrsigning.ObjectName}}
+	thief := kubernetes.NewForConfigOrDie(w.leaderConfig(t)).CoreV1().Secrets(home)
+	eventually(t, func() error { // until it is out of force
+		_, err := thief.Create(t.Context(), stray, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+		return err
+	})
+	r := w.lead(t, "node-leader")
+	request := create(t, w.agent(t, node), draft(t, node))
+	eventually(t, func() error {
+		if !strings.Contains(r.log.String(), "admission policy chandler-scraper-ca is not in force: apply deploy/base/csrsigning.yaml") {
+			return errors.New("the missing policy is not named")
+		}
+		return nil
+	})
+	if got := w.bundle(t); got != nil {
+		t.Errorf("got a bundle, want none:\n%s", got)
+	}
+	binding.ResourceVersion, binding.UID = "", ""
+	_, err = bindings.Create(t.Context(), binding, metav1.CreateOptions{})
+	expect.OK(t, err)
+	w.certificate(t, request.Name)
+	r.stop()
+	w.clear(t)
 }
 
 func (w *world) awaitForeign(t *testing.T, r *term, kind string) {

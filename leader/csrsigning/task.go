@@ -68,6 +68,7 @@ type Task struct {
 	events  events.EventRecorder
 	client  kubernetes.Interface
 	pods    scrapercsr.Pods
+	guard   *leader.Guard
 	enqueue func(key string)
 
 	requests certslisters.CertificateSigningRequestLister
@@ -103,7 +104,7 @@ func New(term leader.Term, opts Options) (*Task, error) {
 	return &Task{
 		rules: opts.Rules, lives: l, metrics: opts.Metrics, gauges: newGauges(), term: term.Metrics,
 		log: term.Log.With("task", Name), events: term.Events,
-		client: term.Client, pods: term.Client.CoreV1().Pods(term.Namespace),
+		guard: newGuard(), client: term.Client, pods: term.Client.CoreV1().Pods(term.Namespace),
 	}, nil
 }
 

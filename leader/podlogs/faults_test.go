@@ -172,7 +172,7 @@ func rivals(t *testing.T, s *scene) {
 	reader := s.reader(t, "web")
 	reader.wantAccess(t, pods, []string{"web-0"})
 	// The next leader sees it the same way.
-	r.stop()
+	r.Stop()
 	r = s.run(t)
 	r.wantMetric(t, 1, "chandler_podlogs_roles", "state=contested")
 	s.scale(t, "web", 3)
@@ -307,7 +307,7 @@ func policiesRemoved(t *testing.T, s *scene) {
 	r := s.run(t)
 	s.addDeployment(t, "web", 1, true)
 	eventually(t, func() error {
-		if !strings.Contains(r.log.String(), "admission policy chandler-pod-logs-roles is not in force: apply deploy/base/podlogs.yaml") {
+		if !strings.Contains(r.Log.String(), "admission policy chandler-pod-logs-roles is not in force: apply deploy/base/podlogs.yaml") {
 			return errors.New("the missing policy is not named")
 		}
 		return nil
@@ -345,7 +345,7 @@ func mayNotRead(t *testing.T, s *scene) {
 	s.awaitRole(t, "web")
 	reader.wantAccess(t, nil, pods)
 	eventually(t, func() error {
-		if !strings.Contains(r.log.String(), "read Deployment "+s.namespace+"/web") {
+		if !strings.Contains(r.Log.String(), "read Deployment "+s.namespace+"/web") {
 			return errors.New("the failure is not logged")
 		}
 		return nil

@@ -143,7 +143,7 @@ func leaderAway(t *testing.T, s *scene) {
 	s.awaitExisting(t, "db", "Role", "RoleBinding", "ServiceAccount")
 	same, err := s.role(t, "same")
 	expect.OK(t, err)
-	r.stop()
+	r.Stop()
 
 	expect.OK(t, s.admin.AppsV1().Deployments(s.namespace).Delete(t.Context(), "gone", metav1.DeleteOptions{}))
 	patch(t, "unlabelled", unlabel, s.admin.AppsV1().Deployments(s.namespace).Patch)

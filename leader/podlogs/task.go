@@ -57,8 +57,8 @@ type Task struct {
 	log      *slog.Logger
 	client   kubernetes.Interface
 	report   *report
-	guard    *guard
-	register prometheus.Registerer // of the term
+	guards   map[string]*leader.Guard // by resource
+	register prometheus.Registerer    // of the term
 	enqueue  func(key string)
 
 	pods, replicaSets, jobs cache.Indexer
@@ -80,7 +80,7 @@ func New(term leader.Term, opts Options) (*Task, error) {
 		log:      term.Log.With("task", Name),
 		client:   term.Client,
 		report:   newReport(term),
-		guard:    newGuard(term.Client, term.Namespace),
+		guards:   newGuards(term.Client, term.Namespace),
 		register: term.Metrics,
 		states:   map[string]*state{},
 		stray:    map[string]time.Time{},

@@ -55,7 +55,7 @@ func (t *Task) writeRole(ctx context.Context, key string, f found, s *state, p p
 	case f.role == nil && len(p.names) == 0:
 		return 0, nil
 	}
-	if err := t.guard.check(ctx, roles); err != nil {
+	if err := t.guards[roles].Check(ctx); err != nil {
 		return 0, err
 	}
 	if f.role == nil {
@@ -75,7 +75,7 @@ func (t *Task) createRole(ctx context.Context, key string, s *state, p plan, wan
 	switch {
 	case apierrors.IsAlreadyExists(err):
 		return t.taken(key, s, p.owner, now), nil
-	case ending(err):
+	case leader.NamespaceEnding(err):
 		return 0, nil
 	case err != nil:
 		return 0, err
@@ -124,7 +124,7 @@ func (t *Task) updateRole(ctx context.Context, old *rbacv1.Role, s *state, want 
 // makeOnce makes a ServiceAccount or RoleBinding unless there is one of its name,
 // whoever made that.
 func (t *Task) makeOnce(ctx context.Context, key, resource string, s *state, owner workload) error {
-	if err := t.guard.check(ctx, resource); err != nil {
+	if err := t.guards[resource].Check(ctx); err != nil {
 		return err
 	}
 	namespace, _, _ := strings.Cut(key, "/")
@@ -139,7 +139,7 @@ func (t *Task) makeOnce(ctx context.Context, key, resource string, s *state, own
 	switch {
 	case err == nil:
 		t.opts.Metrics.wrote(resource, opCreate)
-	case ending(err):
+	case leader.NamespaceEnding(err):
 		return nil
 	case !apierrors.IsAlreadyExists(err):
 		return fmt.Errorf("make %s %s/%s: %w", resource, namespace, meta.Name, err)
@@ -160,7 +160,7 @@ func roleBinding(meta metav1.ObjectMeta) *rbacv1.RoleBinding {
 // remove deletes what we made.
 func (t *Task) remove(ctx context.Context, key string, f found) error {
 	for resource, object := range f.made() {
-		if err := t.guard.check(ctx, resource); err != nil {
+		if err := t.guards[resource].Check(ctx); err != nil {
 			return err
 		}
 		uid, namespace := object.GetUID(), object.GetNamespace()

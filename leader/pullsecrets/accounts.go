@@ -124,7 +124,7 @@ func (t *Task) patchAccount(ctx context.Context, account *corev1.ServiceAccount,
 		return 0, nil
 	case apierrors.IsInvalid(err) && !refused(err): // what a failed test of a JSON patch becomes
 		return accountRetry, nil
-	case apierrors.IsNotFound(err), ending(err):
+	case apierrors.IsNotFound(err), leader.NamespaceEnding(err):
 		return 0, nil
 	case apierrors.IsForbidden(err):
 		t.accountRefused(about, account.Namespace, account.Name, err)

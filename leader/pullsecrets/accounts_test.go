@@ -80,7 +80,7 @@ func serviceAccounts(t *testing.T, s *scene) {
 	s.wantPullSecrets(t, "team-later", "default", host)
 
 	// Unlabelled while nobody leads.
-	r.stop()
+	r.Stop()
 	s.label(t, "team-later", host, "")
 	s.run(t, func(o *pullsecrets.Options) { o.ServiceAccounts = []string{"default"} })
 	s.awaitGone(t, "team-later", host)
@@ -193,14 +193,14 @@ func accountsFormer(t *testing.T, s *scene) {
 	r := s.run(t, func(o *pullsecrets.Options) { o.ServiceAccounts = []string{"default", "builder"} })
 	s.wantPullSecrets(t, "team-a", "default", host)
 	s.wantPullSecrets(t, "team-a", "builder", host)
-	r.stop()
+	r.Stop()
 	s.apply(t, "optional/pullsecrets-serviceaccounts.yaml") // as shipped: default alone
 	s.awaitAccounts(t, "builder", false)
 	r = s.run(t, func(o *pullsecrets.Options) { o.ServiceAccounts = []string{"default"} })
 	s.event(t, home, "ServiceAccountNotChanged", "builder")
 	r.wantMetric(t, 1, "chandler_pullsecrets_secrets", "state=current")
 	s.wantPullSecrets(t, "team-a", "builder", host)
-	r.stop()
+	r.Stop()
 	s.allowAccount(t, "builder")
 	s.run(t, func(o *pullsecrets.Options) { o.ServiceAccounts = []string{"default"} })
 	s.wantPullSecrets(t, "team-a", "builder")

@@ -58,12 +58,12 @@ func converge(b *testing.B, s *scene, namespaces, registries int) {
 	b.ReportMetric(time.Since(start).Seconds(), "s/renewal")
 	b.Logf("renewal: %s, %d ECR calls in all, requests %v", time.Since(start), s.aws.Count(fakeaws.Call{}), s.requests(b, mark))
 
-	r.stop()
+	r.Stop()
 	mark = s.mark(b)
 	start = time.Now()
 	r = s.run(b)
 	r.wantMetric(b, all+float64(registries), "chandler_pullsecrets_secrets", "state=current")
 	b.ReportMetric(time.Since(start).Seconds(), "s/takeover")
 	b.Logf("takeover: %s, requests %v", time.Since(start), s.requests(b, mark))
-	r.stop()
+	r.Stop()
 }

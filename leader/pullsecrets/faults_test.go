@@ -12,6 +12,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/chandler-k8s/chandler/test/expect"
 	"github.com/chandler-k8s/chandler/test/fakeaws"
 )
 
@@ -34,7 +35,7 @@ func strangeLabels(t *testing.T, s *scene) {
 	if got := s.requests(t, mark)["create secrets"]; got != 4 {
 		t.Errorf("got %d creates, want 2 and two dry runs", got)
 	}
-	if got := strings.Count(r.log.String(), "pull secret needs attention"); got != 4 {
+	if got := strings.Count(r.Log.String(), "pull secret needs attention"); got != 4 {
 		t.Errorf("got %d warnings, want one for each of 4 labels", got)
 	}
 }
@@ -69,7 +70,7 @@ func wrongKeys(t *testing.T, s *scene) {
 	r.wantMetric(t, 4, "chandler_pullsecrets_secrets", "state=current")
 	r.wantMetric(t, 31, "chandler_pullsecrets_secrets", "state=waiting")
 	r.wantMetric(t, 0, "chandler_pullsecrets_expiry_timestamp_seconds", "registry="+hosts[2])
-	if strings.Contains(r.log.String(), wrong.SecretAccessKey) {
+	if strings.Contains(r.Log.String(), wrong.SecretAccessKey) {
 		t.Error("the log shows the wrong key")
 	}
 	if got := s.aws.Count(fakeaws.Call{Caller: wrong.AccessKeyID}); got > 10 {
@@ -91,7 +92,7 @@ func throttled(t *testing.T, s *scene) {
 	}
 	s.event(t, keysIn, "RegistryTokenFailed", "ThrottlingException: Rate exceeded")
 	eventually(t, func() error {
-		if got, _ := r.metric(t, "chandler_pullsecrets_token_requests_total", "result=throttled"); got < 1 {
+		if got, _ := expect.Metric(t, r.Registry, "chandler_pullsecrets_token_requests_total", "result=throttled"); got < 1 {
 			return errors.New("no throttled request is counted")
 		}
 		return nil
@@ -110,7 +111,7 @@ func expiredKeys(t *testing.T, s *scene) {
 	}
 	s.event(t, keysIn, "RegistryTokenFailed", hosts[4]+": ECR GetAuthorizationToken: ExpiredTokenException")
 	eventually(t, func() error {
-		if got, _ := r.metric(t, "chandler_pullsecrets_token_requests_total", "result=denied"); got < 1 {
+		if got, _ := expect.Metric(t, r.Registry, "chandler_pullsecrets_token_requests_total", "result=denied"); got < 1 {
 			return errors.New("no denied request is counted")
 		}
 		return nil
@@ -127,7 +128,7 @@ func longOutage(t *testing.T, s *scene) {
 	s.await(t, "team-a", host, func(password string) error { last = password; return nil })
 	remove := s.aws.Inject(fakeaws.Fault{Kind: fakeaws.Unreachable})
 	r.wantMetric(t, 1, "chandler_pullsecrets_secrets", "state=expired")
-	expiry, _ := r.metric(t, "chandler_pullsecrets_expiry_timestamp_seconds", "registry="+host)
+	expiry, _ := expect.Metric(t, r.Registry, "chandler_pullsecrets_expiry_timestamp_seconds", "registry="+host)
 	if when := time.Unix(int64(expiry), 0); !when.Before(time.Now()) || time.Since(when) > time.Minute {
 		t.Errorf("got expiry %s, want a time just past", when)
 	}
@@ -144,11 +145,11 @@ func longOutage(t *testing.T, s *scene) {
 		t.Errorf("got %v, want no Secret with an expired token", err)
 	}
 	// The next leader knows since when, though it never had a token.
-	r.stop()
+	r.Stop()
 	next := s.run(t)
 	next.wantMetric(t, 2, "chandler_pullsecrets_secrets", "state=expired")
 	eventually(t, func() error {
-		if got, _ := next.metric(t, "chandler_pullsecrets_expiry_timestamp_seconds", "registry="+host); got != expiry {
+		if got, _ := expect.Metric(t, next.Registry, "chandler_pullsecrets_expiry_timestamp_seconds", "registry="+host); got != expiry {
 			return fmt.Errorf("got expiry %v of the next leader, want %v", got, expiry)
 		}
 		return nil
@@ -179,7 +180,7 @@ func missingKey(t *testing.T, s *scene) {
 		t.Errorf("got %d calls, want none: the process's own identity must not stand in", got)
 	}
 	// One for each event at most: the namespace, the Secret, the ledger.
-	if got := strings.Count(r.log.String(), "sync of "); got > 3 {
+	if got := strings.Count(r.Log.String(), "sync of "); got > 3 {
 		t.Errorf("got %d failed Syncs, want no retries: only a new Secret can help", got)
 	}
 	s.setKeys(t, host, s.keys)
@@ -248,8 +249,8 @@ func foreignSecrets(t *testing.T, s *scene) {
 			t.Errorf("namespace %s: the foreign Secret was touched", name)
 		}
 	}
-	if strings.Contains(r.log.String(), "sync of ") {
-		t.Errorf("a foreign Secret is an error:\n%s", r.log.String())
+	if strings.Contains(r.Log.String(), "sync of ") {
+		t.Errorf("a foreign Secret is an error:\n%s", r.Log.String())
 	}
 	// Unlabelling must not delete what is not ours either.
 	s.label(t, "team-same", host, "")
@@ -313,7 +314,7 @@ func policyRemoved(t *testing.T, s *scene) {
 	s.addNamespace(t, "team-b", map[string]string{host: "true"})
 	r := s.runAs(t, leaders)
 	eventually(t, func() error {
-		if !strings.Contains(r.log.String(), "admission policy chandler-pull-secrets is not in force: apply deploy/base/pullsecrets.yaml") {
+		if !strings.Contains(r.Log.String(), "admission policy chandler-pull-secrets is not in force: apply deploy/base/pullsecrets.yaml") {
 			return errors.New("the missing policy is not named")
 		}
 		return nil
@@ -343,7 +344,7 @@ func permissionsTaken(t *testing.T, s *scene) {
 	t.Cleanup(func() { s.apply(t, "base/pullsecrets.yaml") })
 	s.addNamespace(t, "team-b", map[string]string{host: "true"})
 	eventually(t, func() error {
-		if !strings.Contains(r.log.String(), "write pull secret "+s.real("team-b")+"/"+host) {
+		if !strings.Contains(r.Log.String(), "write pull secret "+s.real("team-b")+"/"+host) {
 			return errors.New("the failure is not logged")
 		}
 		return nil

@@ -3,8 +3,6 @@ package pullsecrets
 import (
 	"context"
 	"errors"
-	"fmt"
-	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -16,83 +14,37 @@ import (
 )
 
 const (
-	policyName = "chandler-pull-secrets"
-	// guardLife is how long one proof serves: registries that renew together make
-	// one, and each renewal makes a new one.
+	// guardLife: registries that renew together make one proof, and each renewal
+	// makes a new one.
 	guardLife = time.Minute
 	// guardHost names no registry that anybody has.
 	guardHost = "000000000000.dkr.ecr.us-east-1.amazonaws.com"
 )
 
-// unguarded is why nothing may be written. It does not unwrap: a refusal inside is
-// that of a dry run, not of the Secret to be written.
-type unguarded struct{ reason error }
-
-// Error implements error.
-func (u unguarded) Error() string { return u.reason.Error() }
-
-var errNoPolicy = errors.New("admission policy " + policyName + " is not in force: apply deploy/base/pullsecrets.yaml")
-
-// guard proves that the admission policy which keeps foreign Secrets from being
-// overwritten is in force. Two dry runs differ in nothing but the value of our
-// label, so no other policy can be what tells them apart.
-type guard struct {
-	client corev1client.SecretInterface
-
-	mu     sync.Mutex
-	proved time.Time
-}
-
-// check returns an error unless the policy is in force.
-func (g *guard) check(ctx context.Context) error {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if time.Since(g.proved) < guardLife {
-		return nil
+// newGuard returns that of the policy which keeps foreign Secrets from being
+// overwritten.
+func newGuard(client corev1client.SecretInterface) *leader.Guard {
+	return &leader.Guard{
+		Policy: "chandler-pull-secrets", Source: "deploy/base/pullsecrets.yaml", Task: Name, Life: guardLife,
+		Try: func(ctx context.Context, task string) error {
+			_, err := client.Create(ctx, &corev1.Secret{
+				ObjectMeta: metav1.ObjectMeta{Name: guardHost, Labels: map[string]string{leader.TaskLabel: task}},
+				Type:       corev1.SecretTypeDockerConfigJson,
+				Data:       map[string][]byte{corev1.DockerConfigJsonKey: []byte(`{"auths":{}}`)},
+			}, metav1.CreateOptions{FieldManager: leader.FieldManager, DryRun: []string{metav1.DryRunAll}})
+			return err
+		},
 	}
-	if err := g.try(ctx, Name); err != nil {
-		return unguarded{fmt.Errorf("prove that admission policy %s lets pull secrets pass: %w", policyName, err)}
-	}
-	err := g.try(ctx, "check")
-	switch {
-	case err == nil:
-		return unguarded{errNoPolicy}
-	case !refused(err):
-		return unguarded{fmt.Errorf("prove that admission policy %s is in force: %w", policyName, err)}
-	}
-	g.proved = time.Now()
-	return nil
-}
-
-func (g *guard) try(ctx context.Context, label string) error {
-	secret := &corev1.Secret{
-		ObjectMeta: metav1.ObjectMeta{Name: guardHost, Labels: map[string]string{leader.TaskLabel: label}},
-		Type:       corev1.SecretTypeDockerConfigJson,
-		Data:       map[string][]byte{corev1.DockerConfigJsonKey: []byte(`{"auths":{}}`)},
-	}
-	_, err := g.client.Create(ctx, secret, metav1.CreateOptions{
-		FieldManager: leader.FieldManager, DryRun: []string{metav1.DryRunAll},
-	})
-	return err
 }
 
 // refused reports whether the API server refused this very object: an admission
-// policy did, whose refusals carry a cause without a type, or validation, as for
-// a type that cannot change. A missing permission is something else.
+// policy did, or validation, as for a type that cannot change.
 func refused(err error) bool {
+	if leader.RefusedByPolicy(err) {
+		return true
+	}
 	status, ok := errors.AsType[*apierrors.StatusError](err)
-	if !ok || status.ErrStatus.Details == nil {
-		return false
-	}
-	causes := status.ErrStatus.Details.Causes
-	switch {
-	case apierrors.IsInvalid(err):
-		return len(causes) > 0
-	case apierrors.IsForbidden(err):
-		return len(causes) > 0 && causes[0].Type == ""
-	default:
-		return false
-	}
+	return ok && apierrors.IsInvalid(err) && status.ErrStatus.Details != nil && len(status.ErrStatus.Details.Causes) > 0
 }
 
 // reasonFor quotes the refusal. The API server leaves the values of Secrets out.
@@ -101,13 +53,4 @@ func reasonFor(err error) string {
 		return status.ErrStatus.Details.Causes[0].Message
 	}
 	return err.Error()
-}
-
-// ending reports whether the namespace is gone or on its way out.
-func ending(err error) bool {
-	if apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
-		return true
-	}
-	status, ok := errors.AsType[*apierrors.StatusError](err)
-	return ok && apierrors.IsNotFound(err) && status.ErrStatus.Details != nil && status.ErrStatus.Details.Kind == "namespaces"
 }

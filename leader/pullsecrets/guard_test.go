@@ -3,9 +3,8 @@ package pullsecrets
 import (
 	"errors"
 	"fmt"
+	"reflect"
 	"testing"
-	"testing/synctest"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -14,6 +13,9 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
+
+	"github.com/chandler-k8s/chandler/leader"
+	"github.com/chandler-k8s/chandler/test/expect"
 )
 
 // policyRefusal is shaped as the API server shapes it.
@@ -26,100 +28,54 @@ func policyRefusal(reason metav1.StatusReason, code int32) error {
 
 func TestRefused(t *testing.T) {
 	secrets := corev1.Resource("secrets")
-	terminating := apierrors.NewForbidden(secrets, irish, errors.New("being terminated"))
-	terminating.ErrStatus.Details.Causes = []metav1.StatusCause{{Type: corev1.NamespaceTerminatingCause}}
 	immutable := apierrors.NewInvalid(corev1.SchemeGroupVersion.WithKind("Secret").GroupKind(), irish,
 		field.ErrorList{field.Invalid(field.NewPath("type"), "x", "field is immutable")})
 	testOfPatch := apierrors.NewGenericServerResponse(422, "patch", secrets, irish, "", 0, false)
 	tests := map[string]struct {
-		err             error
-		refused, ending bool
+		err     error
+		refused bool
 	}{
-		"nil":                  {nil, false, false},
-		"policy, forbidden":    {policyRefusal(metav1.StatusReasonForbidden, 403), true, false},
-		"policy, invalid":      {policyRefusal(metav1.StatusReasonInvalid, 422), true, false},
-		"wrapped":              {fmt.Errorf("write: %w", policyRefusal(metav1.StatusReasonForbidden, 403)), true, false},
-		"type cannot change":   {immutable, true, false},
-		"missing permission":   {apierrors.NewForbidden(secrets, irish, errors.New("no RBAC rule")), false, false},
-		"namespace ends":       {terminating, false, true},
-		"namespace gone":       {apierrors.NewNotFound(corev1.Resource("namespaces"), "team-a"), false, true},
-		"Secret gone":          {apierrors.NewNotFound(secrets, irish), false, false},
-		"test of a JSON patch": {testOfPatch, false, false},
-		"conflict":             {apierrors.NewConflict(secrets, irish, nil), false, false},
-		"of the dry run":       {unguarded{policyRefusal(metav1.StatusReasonForbidden, 403)}, false, false},
-		"unreachable":          {errors.New("connection refused"), false, false},
+		"nil":                  {nil, false},
+		"policy, forbidden":    {policyRefusal(metav1.StatusReasonForbidden, 403), true},
+		"policy, invalid":      {policyRefusal(metav1.StatusReasonInvalid, 422), true},
+		"wrapped":              {fmt.Errorf("write: %w", policyRefusal(metav1.StatusReasonForbidden, 403)), true},
+		"type cannot change":   {immutable, true},
+		"missing permission":   {apierrors.NewForbidden(secrets, irish, errors.New("no RBAC rule")), false},
+		"test of a JSON patch": {testOfPatch, false},
+		"unreachable":          {errors.New("connection refused"), false},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			if got := refused(test.err); got != test.refused {
 				t.Errorf("got refused %t, want %t", got, test.refused)
 			}
-			if got := ending(test.err); got != test.ending {
-				t.Errorf("got ending %t, want %t", got, test.ending)
-			}
 		})
 	}
 }
 
+// TestGuard: nothing but the label tells the two dry runs apart.
 func TestGuard(t *testing.T) {
-	denied := policyRefusal(metav1.StatusReasonInvalid, 422)
-	tests := map[string]struct {
-		ours, others error // the answers to the two dry runs
-		pass         bool
-	}{
-		"in force":                    {nil, denied, true},
-		"not in force":                {nil, nil, false},
-		"another policy denies both":  {denied, denied, false},
-		"may not create":              {apierrors.NewForbidden(corev1.Resource("secrets"), "", nil), denied, false},
-		"cannot tell":                 {nil, errors.New("connection refused"), false},
-		"refused by RBAC, not policy": {nil, apierrors.NewForbidden(corev1.Resource("secrets"), "", nil), false},
-	}
-	for name, test := range tests {
-		t.Run(name, func(t *testing.T) {
-			client := fake.NewClientset()
-			client.PrependReactor("create", "secrets", func(action clienttesting.Action) (bool, runtime.Object, error) {
-				created, ok := action.(clienttesting.CreateActionImpl)
-				if !ok || len(created.CreateOptions.DryRun) != 1 {
-					t.Errorf("got %v, want a dry run", action)
-					return false, nil, nil
-				}
-				secret, ok := created.Object.(*corev1.Secret)
-				if ok && secret.Labels["chandler.dev/task"] == "pullsecrets" {
-					return true, secret, test.ours
-				}
-				return true, secret, test.others
-			})
-			g := &guard{client: client.CoreV1().Secrets("chandler")}
-			if err := g.check(t.Context()); (err == nil) != test.pass {
-				t.Errorf("got %v, want it to pass: %t", err, test.pass)
-			}
-		})
-	}
-}
-
-func TestGuardProvesAnew(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		calls := 0
-		client := fake.NewClientset()
-		client.PrependReactor("create", "secrets", func(clienttesting.Action) (bool, runtime.Object, error) {
-			calls++
-			if calls%2 == 0 {
-				return true, nil, policyRefusal(metav1.StatusReasonInvalid, 422)
-			}
-			return true, &corev1.Secret{}, nil
-		})
-		g := &guard{client: client.CoreV1().Secrets("chandler")}
-		for range 500 {
-			if err := g.check(t.Context()); err != nil {
-				t.Fatal(err)
-			}
+	client := fake.NewClientset()
+	var asked []*corev1.Secret
+	client.PrependReactor("create", "secrets", func(action clienttesting.Action) (bool, runtime.Object, error) {
+		created, ok := action.(clienttesting.CreateActionImpl)
+		secret, isSecret := created.Object.(*corev1.Secret)
+		if !ok || !isSecret || len(created.CreateOptions.DryRun) != 1 {
+			t.Errorf("got %v, want a dry run of a Secret", action)
+			return false, nil, nil
 		}
-		if calls != 2 {
-			t.Errorf("got %d dry runs, want 2", calls)
+		asked = append(asked, secret.DeepCopy())
+		if secret.Labels[leader.TaskLabel] != Name {
+			return true, nil, policyRefusal(metav1.StatusReasonInvalid, 422)
 		}
-		time.Sleep(guardLife)
-		if err := g.check(t.Context()); err != nil || calls != 4 {
-			t.Errorf("got %d dry runs, %v, want 4", calls, err)
-		}
+		return true, secret, nil
 	})
+	expect.OK(t, newGuard(client.CoreV1().Secrets("chandler")).Check(t.Context()))
+	if len(asked) != 2 {
+		t.Fatalf("got %d dry runs, want 2", len(asked))
+	}
+	asked[0].Labels, asked[1].Labels = nil, nil
+	if !reflect.DeepEqual(asked[0], asked[1]) {
+		t.Errorf("got %v and %v, want the same Secret", asked[0], asked[1])
+	}
 }

@@ -14,6 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/chandler-k8s/chandler/leader/pullsecrets"
+	"github.com/chandler-k8s/chandler/test/expect"
 	"github.com/chandler-k8s/chandler/test/fakeaws"
 )
 
@@ -124,7 +125,7 @@ func firstConvergence(t *testing.T, s *scene) {
 	r.wantMetric(t, namespaces, "secrets_created_total")
 	r.wantMetric(t, 0, "secret_renewals_total")
 	r.wantMetric(t, 1, "chandler_pullsecrets_token_requests_total", "result=granted")
-	expiry, _ := r.metric(t, "chandler_pullsecrets_expiry_timestamp_seconds", "registry="+host)
+	expiry, _ := expect.Metric(t, r.Registry, "chandler_pullsecrets_expiry_timestamp_seconds", "registry="+host)
 	if life := time.Until(time.Unix(int64(expiry), 0)); life < 11*time.Hour || life > 12*time.Hour {
 		t.Errorf("got expiry in %s, want 12 hours", life)
 	}
@@ -209,7 +210,7 @@ func unlabelled(t *testing.T, s *scene) {
 		}
 		return nil
 	})
-	if _, there := r.metric(t, "chandler_pullsecrets_expiry_timestamp_seconds", "registry="+host); there {
+	if _, there := expect.Metric(t, r.Registry, "chandler_pullsecrets_expiry_timestamp_seconds", "registry="+host); there {
 		t.Error("the registry's expiry is still shown")
 	}
 }
@@ -221,7 +222,7 @@ func unlabelledMeanwhile(t *testing.T, s *scene) {
 	}
 	r := s.run(t)
 	r.wantMetric(t, 3, "chandler_pullsecrets_secrets", "state=current")
-	r.stop()
+	r.Stop()
 	s.label(t, "team-leaves", host, "")
 	if err := s.admin.CoreV1().Namespaces().Delete(t.Context(), s.real("team-ends"), metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
@@ -316,7 +317,7 @@ func public(t *testing.T, s *scene) {
 	s.addNamespace(t, "team-a", map[string]string{pullsecrets.PublicHost: "true"})
 	off := s.run(t)
 	s.event(t, "team-a", "PullSecretLabelIgnored", "ecrPublic is off")
-	off.stop()
+	off.Stop()
 	if got := s.aws.Count(fakeaws.Call{}); got != 0 {
 		t.Errorf("got %d calls, want none", got)
 	}

@@ -128,7 +128,7 @@ func (t *Task) publish(ctx context.Context, registry Registry, token *credential
 	if err != nil {
 		return err
 	}
-	if err := t.guard.check(ctx); err != nil {
+	if err := t.guard.Check(ctx); err != nil {
 		return err
 	}
 	if err := t.ledger.assert(ctx, registry.Host, t.asking(registry.Host), token.expires); err != nil {

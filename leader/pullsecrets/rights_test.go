@@ -11,6 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/chandler-k8s/chandler/leader/pullsecrets"
+	"github.com/chandler-k8s/chandler/test/expect"
 	"github.com/chandler-k8s/chandler/test/fakeaws"
 )
 
@@ -22,31 +23,31 @@ func updateTaken(t *testing.T, s *scene) {
 	s.aws.SetTokenLife(20 * time.Second)
 	r := s.run(t)
 	r.wantMetric(t, 1, "chandler_pullsecrets_secrets", "state=current")
-	first, _ := r.metric(t, "chandler_pullsecrets_expiry_timestamp_seconds", "registry="+host)
+	first, _ := expect.Metric(t, r.Registry, "chandler_pullsecrets_expiry_timestamp_seconds", "registry="+host)
 	s.takeVerb(t, "update")
 	s.aws.SetTokenLife(time.Hour)
 	eventually(t, func() error {
 		if got := len(s.aws.Issued()); got < 2 {
 			return fmt.Errorf("got %d tokens, want a renewal", got)
 		}
-		if !strings.Contains(r.log.String(), "write pull secret "+s.real("team-a")) {
+		if !strings.Contains(r.Log.String(), "write pull secret "+s.real("team-a")) {
 			return errors.New("the refused write is not logged")
 		}
 		return nil
 	})
 	r.wantMetric(t, 0, "chandler_pullsecrets_secrets", "state=current")
-	if got, _ := r.metric(t, "chandler_pullsecrets_expiry_timestamp_seconds", "registry="+host); got != first {
+	if got, _ := expect.Metric(t, r.Registry, "chandler_pullsecrets_expiry_timestamp_seconds", "registry="+host); got != first {
 		t.Errorf("got expiry %v, want %v: the Secret still holds the first token", got, first)
 	}
 	r.wantMetric(t, 1, "chandler_pullsecrets_secrets", "state=expired")
 	// Nor does a takeover lose it.
-	r.stop()
+	r.Stop()
 	next := s.run(t)
 	next.wantMetric(t, first, "chandler_pullsecrets_expiry_timestamp_seconds", "registry="+host)
 	next.wantMetric(t, 1, "chandler_pullsecrets_secrets", "state=expired")
 	s.apply(t, "base/pullsecrets.yaml")
 	next.wantMetric(t, 1, "chandler_pullsecrets_secrets", "state=current")
-	if got, _ := next.metric(t, "chandler_pullsecrets_expiry_timestamp_seconds", "registry="+host); got <= first {
+	if got, _ := expect.Metric(t, next.Registry, "chandler_pullsecrets_expiry_timestamp_seconds", "registry="+host); got <= first {
 		t.Errorf("got expiry %v, want one after %v", got, first)
 	}
 }
@@ -130,7 +131,7 @@ func keysReplaced(t *testing.T, s *scene) {
 		t.Fatal(err)
 	}
 	eventually(t, func() error {
-		if !strings.Contains(r.log.String(), "its identity is kept for a while") {
+		if !strings.Contains(r.Log.String(), "its identity is kept for a while") {
 			return errors.New("the deletion is not noticed")
 		}
 		return nil

@@ -143,7 +143,7 @@ func (t *Task) write(ctx context.Context, p pair, namespace *metav1.PartialObjec
 		t.report.warn(about, namespaceReference(p.namespace), reasonForeign,
 			fmt.Sprintf("pull secret %s left alone: %s", p.host, reasonFor(err)))
 		return foreignRetry, nil
-	case ending(err):
+	case leader.NamespaceEnding(err):
 		return 0, nil // its end is an event
 	default:
 		return 0, fmt.Errorf("write pull secret %s: %w", p.key(), err)
@@ -164,7 +164,7 @@ func (t *Task) put(ctx context.Context, p pair, current *content, exists bool) e
 		return t.opts.Metrics.wrote(opCreate, err)
 	}
 	update := func() error {
-		if err := t.guard.check(ctx); err != nil {
+		if err := t.guard.Check(ctx); err != nil {
 			return err
 		}
 		_, err := client.Update(ctx, secret, metav1.UpdateOptions{FieldManager: leader.FieldManager})
@@ -192,7 +192,7 @@ func (t *Task) remove(ctx context.Context, p pair) (time.Duration, error) {
 	if again == accountRetry || err != nil {
 		return again, err
 	}
-	if err := t.guard.check(ctx); err != nil {
+	if err := t.guard.Check(ctx); err != nil {
 		return 0, err
 	}
 	err = t.client.CoreV1().Secrets(p.namespace).Delete(ctx, p.host, metav1.DeleteOptions{})

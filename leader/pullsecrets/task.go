@@ -77,7 +77,7 @@ type Task struct {
 	ledger  *ledger
 	tokens  *tokens
 	report  *report
-	guard   *guard
+	guard   *leader.Guard
 	metrics prometheus.Registerer // of the term
 	enqueue func(key string)
 
@@ -110,7 +110,7 @@ func New(term leader.Term, opts Options) (*Task, error) {
 		home:       term.Namespace,
 		log:        term.Log.With("task", Name),
 		client:     term.Client,
-		guard:      &guard{client: term.Client.CoreV1().Secrets(term.Namespace)},
+		guard:      newGuard(term.Client.CoreV1().Secrets(term.Namespace)),
 		report:     newReport(term),
 		metrics:    term.Metrics,
 		accounts:   map[string]corelisters.ServiceAccountLister{},

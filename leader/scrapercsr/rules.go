@@ -16,8 +16,8 @@ import (
 // Keys of spec.extra that the API server fills in from a token that is bound to a
 // pod. It drops what a client sends there.
 const (
-	podNameKey  = "authentication.kubernetes.io/pod-name"
-	podUIDKey   = "authentication.kubernetes.io/pod-uid"
+	PodNameKey  = "authentication.kubernetes.io/pod-name"
+	PodUIDKey   = "authentication.kubernetes.io/pod-uid"
 	nodeNameKey = "authentication.kubernetes.io/node-name"
 )
 
@@ -113,7 +113,7 @@ func (r Rules) longestSeconds() int64 { return int64(r.LongestLife / time.Second
 
 func claimsOf(extra map[string]certsv1.ExtraValue) (claims, *Violation) {
 	var c claims
-	for key, value := range map[string]*string{podNameKey: &c.pod, podUIDKey: &c.uid, nodeNameKey: &c.node} {
+	for key, value := range map[string]*string{PodNameKey: &c.pod, PodUIDKey: &c.uid, nodeNameKey: &c.node} {
 		if values := extra[key]; len(values) == 1 {
 			*value = values[0]
 		}

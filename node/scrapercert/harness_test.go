@@ -230,33 +230,27 @@ func (s *scene) awaitLog(parts ...string) {
 	})
 }
 
-// metric is a metric's value, with the one label of it if that is given.
+// metric is a metric's value, with a label name=value if that is given.
 func metric(t *testing.T, reg *prometheus.Registry, name string, label ...string) float64 {
 	t.Helper()
-	families, err := reg.Gather()
-	expect.OK(t, err)
-	for _, f := range families {
-		for _, m := range f.GetMetric() {
-			if f.GetName() == name && (len(label) == 0 || m.GetLabel()[0].GetValue() == label[0]) {
-				return m.GetCounter().GetValue() + m.GetGauge().GetValue() // one of them is nil, hence 0
-			}
-		}
+	value, found := expect.Metric(t, reg, name, label...)
+	if !found {
+		t.Fatalf("no metric %s%v", name, label)
 	}
-	t.Fatalf("no metric %s%v", name, label)
-	return 0
+	return value
 }
 
 // count is how often a result was counted.
 func (s *scene) count(result string) float64 {
 	s.t.Helper()
-	return metric(s.t, s.reg, "chandler_scraper_results_total", result)
+	return metric(s.t, s.reg, "chandler_scraper_results_total", "result="+result)
 }
 
 // awaitPass waits until the set was found or made right by the last start.
 func (s *scene) awaitPass() {
 	s.t.Helper()
 	eventually(s.t, func() (bool, string) {
-		return metric(s.t, s.reg, "chandler_set_last_success_timestamp_seconds", "scraper") > 0, "no pass of the set yet"
+		return metric(s.t, s.reg, "chandler_set_last_success_timestamp_seconds", "set=scraper") > 0, "no pass of the set yet"
 	})
 }
 
