@@ -6,9 +6,6 @@ import (
 	"log/slog"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
-	awsconfig "github.com/aws/aws-sdk-go-v2/config"
-	"github.com/aws/aws-sdk-go-v2/feature/ec2/imds"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
@@ -46,8 +43,7 @@ func kubeconfig(path string) (*rest.Config, error) {
 }
 
 // newResolver builds the clients that identity needs. They are its own: one
-// round asks a handful of objects at once, at most every few seconds. For IMDS it
-// honours the SDK's AWS_EC2_METADATA_* variables.
+// round asks a handful of objects at once, at most every few seconds.
 func newResolver(o identity.Options, cfg *rest.Config) (*identity.Resolver, error) {
 	cfg = rest.CopyConfig(cfg)
 	cfg.Timeout = requestTimeout
@@ -59,16 +55,8 @@ func newResolver(o identity.Options, cfg *rest.Config) (*identity.Resolver, erro
 	if o.Core, err = kubernetes.NewForConfig(cfg); err != nil {
 		return nil, fmt.Errorf("make client: %w", err)
 	}
-	env, err := awsconfig.NewEnvConfig()
-	if err != nil {
-		return nil, fmt.Errorf("read AWS variables: %w", err)
-	}
-	if env.EC2IMDSClientEnableState != imds.ClientDisabled {
-		o.Metadata = imds.New(imds.Options{
-			Endpoint:       env.EC2IMDSEndpoint,
-			EndpointMode:   env.EC2IMDSEndpointMode,
-			EnableFallback: aws.FalseTernary, // never IMDSv1
-		})
+	if metadata := newIMDS(o.Log); metadata != nil {
+		o.Metadata = metadata
 	}
 	return identity.New(o), nil
 }

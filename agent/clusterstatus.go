@@ -1,13 +1,9 @@
 package agent
 
 import (
-	"context"
-	"errors"
-	"fmt"
 	"io"
 	"time"
 
-	awsconfig "github.com/aws/aws-sdk-go-v2/config"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/chandler-k8s/chandler/config"
@@ -18,34 +14,30 @@ import (
 	"github.com/chandler-k8s/chandler/node/identity"
 )
 
-func clusterStatusTask(cfg config.ClusterStatus, region func() string, reg prometheus.Registerer) ([]newTask, error) {
+func clusterStatusTask(cfg config.ClusterStatus, aws *ownAWS, region func() string, reg prometheus.Registerer) ([]newTask, error) {
 	metrics, err := clusterstatus.NewMetrics(reg)
 	if err != nil {
 		return nil, err
 	}
-	return []newTask{func(term leader.Term) (leader.Task, error) { return newClusterStatus(cfg, region, metrics, term) }}, nil
-}
-
-func newClusterStatus(cfg config.ClusterStatus, region func() string, metrics *clusterstatus.Metrics, term leader.Term) (leader.Task, error) {
-	// Reads variables and files; the first use of the credentials asks AWS.
-	own, err := awsconfig.LoadDefaultConfig(context.Background())
-	if err != nil {
-		return nil, fmt.Errorf("load AWS configuration: %w", err)
-	}
-	if cfg.Region != "" {
-		own.Region = cfg.Region
-	}
 	o := statusOptions(cfg)
-	o.AWS, o.Region, o.Metrics = own, region, metrics
-	return clusterstatus.New(term, o)
+	o.AWS, o.NodeRegion, o.Metrics = aws.load, region, metrics
+	return []newTask{func(term leader.Term) (leader.Task, error) { return clusterstatus.New(term, o) }}, nil
 }
 
 // statusOptions is what of the configuration concerns the task.
 func statusOptions(cfg config.ClusterStatus) clusterstatus.Options {
 	o := clusterstatus.Options{
 		Interval: time.Duration(cfg.Seconds) * time.Second, DryRun: cfg.DryRun,
-		Metric:    clusterstatus.Metric{Namespace: cfg.Metric.Namespace, Name: cfg.Metric.Name},
-		PerTarget: cfg.PerTarget.Enabled, Ratio: cfg.PerTarget.Ratio,
+		Metric: clusterstatus.Metric{Namespace: cfg.Metric.Namespace, Name: cfg.Metric.Name},
+		Region: cfg.Region,
+	}
+	if cfg.PerTarget.Enabled {
+		o.PerTarget = &clusterstatus.Series{
+			Kind: config.DimensionKind, Namespace: config.DimensionNamespace, Name: config.DimensionName,
+		}
+		if cfg.PerTarget.Ratio {
+			o.PerTarget.Ratio = config.RatioSuffix
+		}
 	}
 	for _, d := range cfg.Metric.Dimensions {
 		o.Metric.Dimensions = append(o.Metric.Dimensions, clusterstatus.Dimension{Name: d.Name, Value: d.Value})
@@ -59,19 +51,17 @@ func statusOptions(cfg config.ClusterStatus) clusterstatus.Options {
 	return o
 }
 
-// ErrNoAlarm is returned by Alarm for a configuration without a metric.
-var ErrNoAlarm = errors.New("leader.clusterStatus names no metric: give metric.namespace and metric.name")
+// ErrNoAlarm is wrapped by Alarm's errors that the configuration or the name causes.
+var ErrNoAlarm = clusterstatus.ErrNoAlarm
 
 // AlarmFormats lists the formats of Alarm.
 func AlarmFormats() []string { return clusterstatus.Formats() }
 
 // Alarm prints the CloudWatch alarm and the IAM policy that go with a
-// configuration, in one of AlarmFormats. It calls nothing.
-func Alarm(out io.Writer, cfg *config.Config, format string) error {
-	if cfg.Leader.ClusterStatus.Metric.Namespace == "" || cfg.Leader.ClusterStatus.Metric.Name == "" {
-		return ErrNoAlarm
-	}
-	return clusterstatus.Alarm(out, statusOptions(cfg.Leader.ClusterStatus), format)
+// configuration, in one of AlarmFormats. An empty name means one made of the metric's.
+// It calls nothing.
+func Alarm(out io.Writer, cfg *config.Config, format, name string) error {
+	return clusterstatus.Alarm(out, statusOptions(cfg.Leader.ClusterStatus), format, name)
 }
 
 // region returns a function for the region that the node is in: the configured

@@ -1,11 +1,9 @@
 package agent
 
 import (
-	"context"
 	"errors"
 	"fmt"
 
-	awsconfig "github.com/aws/aws-sdk-go-v2/config"
 	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/client-go/kubernetes"
 
@@ -52,14 +50,15 @@ type newTask = func(leader.Term) (leader.Task, error)
 // the rest anew for each term. region is the node's, empty while it is not known.
 func leaderTasks(cfg *config.Config, region func() string, reg prometheus.Registerer) (func(leader.Term) ([]leader.Task, error), error) {
 	var all []newTask
+	aws := &ownAWS{}
 	for _, part := range []struct {
 		enabled bool
 		prepare func() ([]newTask, error)
 	}{
-		{cfg.Leader.PullSecrets.Enabled, func() ([]newTask, error) { return pullSecretsTask(cfg.Leader.PullSecrets, reg) }},
+		{cfg.Leader.PullSecrets.Enabled, func() ([]newTask, error) { return pullSecretsTask(cfg.Leader.PullSecrets, aws, reg) }},
 		{cfg.Scraper.Enabled, func() ([]newTask, error) { return scraperTasks(cfg, reg) }},
 		{cfg.Leader.PodLogs.Enabled, func() ([]newTask, error) { return podLogsTask(cfg.Leader.PodLogs, reg) }},
-		{cfg.Leader.ClusterStatus.Enabled, func() ([]newTask, error) { return clusterStatusTask(cfg.Leader.ClusterStatus, region, reg) }},
+		{cfg.Leader.ClusterStatus.Enabled, func() ([]newTask, error) { return clusterStatusTask(cfg.Leader.ClusterStatus, aws, region, reg) }},
 	} {
 		if !part.enabled {
 			continue
@@ -95,20 +94,15 @@ func podLogsTask(cfg config.PodLogs, reg prometheus.Registerer) ([]newTask, erro
 	}}, nil
 }
 
-func pullSecretsTask(cfg config.PullSecrets, reg prometheus.Registerer) ([]newTask, error) {
+func pullSecretsTask(cfg config.PullSecrets, aws *ownAWS, reg prometheus.Registerer) ([]newTask, error) {
 	metrics, err := pullsecrets.NewMetrics(reg)
 	if err != nil {
 		return nil, err
 	}
-	return []newTask{func(term leader.Term) (leader.Task, error) { return newPullSecrets(cfg, metrics, term) }}, nil
+	return []newTask{func(term leader.Term) (leader.Task, error) { return newPullSecrets(cfg, aws, metrics, term) }}, nil
 }
 
-func newPullSecrets(cfg config.PullSecrets, metrics *pullsecrets.Metrics, term leader.Term) (leader.Task, error) {
-	// Reads variables and files; the first use of the credentials asks AWS.
-	own, err := awsconfig.LoadDefaultConfig(context.Background())
-	if err != nil {
-		return nil, fmt.Errorf("load AWS configuration: %w", err)
-	}
+func newPullSecrets(cfg config.PullSecrets, aws *ownAWS, metrics *pullsecrets.Metrics, term leader.Term) (leader.Task, error) {
 	roles := map[string]pullsecrets.Role{}
 	for _, r := range cfg.Roles {
 		roles[r.Registry] = pullsecrets.Role{ARN: r.RoleARN, ExternalID: r.ExternalID}
@@ -116,6 +110,6 @@ func newPullSecrets(cfg config.PullSecrets, metrics *pullsecrets.Metrics, term l
 	return pullsecrets.New(term, pullsecrets.Options{
 		HostNamespace: cfg.HostNamespace, CredentialsSecretPrefix: cfg.CredentialsSecretPrefix, Adopt: cfg.Adopt,
 		ServiceAccounts: cfg.PatchServiceAccounts, OwnIdentityFor: cfg.DefaultChainFor,
-		Roles: roles, Public: cfg.ECRPublic, AWS: own, Metrics: metrics,
+		Roles: roles, Public: cfg.ECRPublic, AWS: aws.load, Metrics: metrics,
 	})
 }

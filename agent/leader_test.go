@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -25,23 +26,11 @@ const registry = "123456789012.dkr.ecr.eu-west-1.amazonaws.com"
 // TestLeaderHalf runs both halves of two agents, as the binary does.
 func TestLeaderHalf(t *testing.T) {
 	c := controlPlane(t)
-	aws, err := fakeaws.Listen(fakeaws.Options{})
-	expect.OK(t, err)
-	t.Cleanup(func() { expect.OK(t, aws.Close()) })
-	for name, value := range aws.Env() {
-		t.Setenv(name, value)
-	}
+	aws := startAWS(t)
 	client, err := kubernetes.NewForConfig(c.Admin())
 	expect.OK(t, err)
 	keys := aws.NewKeys("ecr")
-	_, err = client.CoreV1().Secrets(fixtures.HostNamespace).Create(t.Context(), &corev1.Secret{
-		ObjectMeta: metav1.ObjectMeta{Name: "eatr-aws-credentials-" + registry},
-		StringData: map[string]string{
-			"aws_region": "eu-west-1", "aws_access_key_id": keys.AccessKeyID, "aws_secret_access_key": keys.SecretAccessKey,
-		},
-	}, metav1.CreateOptions{})
-	expect.OK(t, err)
-
+	makeKeys(t, client, keys)
 	stops, benches := map[string]func() error{}, map[string]*bench{}
 	for _, node := range []string{fixtures.EKSNode, fixtures.KubeadmNode} {
 		b := newBench(t, agentPod(t, c, node))
@@ -49,11 +38,13 @@ func TestLeaderHalf(t *testing.T) {
 		b.configure("")
 		stops[fixtures.PodName(node)], benches[fixtures.PodName(node)] = b.start(node), b
 	}
+	makeNamespace(t, client, "team-a")
 	awaitPullSecret(t, client, "team-a")
 	awaitLogRole(t, client, "team-a")
 	first := holder(t, client, "")
 	expect.OK(t, stops[first]())
 	second := holder(t, client, first)
+	makeNamespace(t, client, "team-b")
 	awaitPullSecret(t, client, "team-b")
 	awaitLogRole(t, client, "team-b")
 	if body := benches[second].mustMetrics(); !strings.Contains(body, "chandler_leader 1\n") {
@@ -72,6 +63,36 @@ func TestLeaderHalf(t *testing.T) {
 	}
 }
 
+// TestMalformedAWSHoldsUpNothingElse: it is the failure of the tasks that call AWS, until
+// it is mended, and of no other part.
+func TestMalformedAWSHoldsUpNothingElse(t *testing.T) {
+	c := controlPlane(t)
+	aws := startAWS(t)
+	setProcessKeys(t, aws)
+	client, err := kubernetes.NewForConfig(c.Admin())
+	expect.OK(t, err)
+	makeKeys(t, client, aws.NewKeys("ecr"))
+	makeNamespace(t, client, "team-a")
+	t.Setenv("AWS_MAX_ATTEMPTS", "many")
+
+	b := newBench(t, agentPod(t, c, fixtures.EKSNode))
+	b.leader = leaderOf("podLogs: {createServiceAccounts: true}", "idle")
+	b.configure("")
+	b.start(fixtures.EKSNode)
+	awaitLogRole(t, client, "team-a")
+	b.awaitLog("task=pullsecrets", "level=ERROR", "AWS_MAX_ATTEMPTS=many")
+	b.awaitLog("task=clusterstatus", "level=ERROR", "AWS_MAX_ATTEMPTS=many")
+	eventually(t, func() (bool, string) {
+		return regexp.MustCompile(`chandler_clusterstatus_gaps_total{reason="failed"} [1-9]`).MatchString(b.mustMetrics()), "no gap is counted"
+	})
+	if strings.Contains(b.logs.String(), "let another replica try") {
+		t.Error("the term has ended")
+	}
+	t.Setenv("AWS_MAX_ATTEMPTS", "3")
+	awaitPullSecret(t, client, "team-a")
+	awaitData(t, aws, "", 1)
+}
+
 func TestLeaderNeedsItsPod(t *testing.T) {
 	b := newBench(t, controlPlane(t).Admin())
 	b.leader = "leader: {enabled: true}"
@@ -87,12 +108,41 @@ func TestLeaderNeedsItsPod(t *testing.T) {
 	}
 }
 
-func awaitPullSecret(t *testing.T, client kubernetes.Interface, namespace string) {
+// startAWS starts an AWS that the process's variables lead to.
+func startAWS(t *testing.T) *fakeaws.Server {
+	t.Helper()
+	aws, err := fakeaws.Listen(fakeaws.Options{})
+	expect.OK(t, err)
+	t.Cleanup(func() { expect.OK(t, aws.Close()) })
+	for name, value := range aws.Env() {
+		t.Setenv(name, value)
+	}
+	return aws
+}
+
+// makeKeys gives pull secrets an AWS identity of their own for the registry.
+func makeKeys(t *testing.T, client kubernetes.Interface, keys fakeaws.Keys) {
+	t.Helper()
+	_, err := client.CoreV1().Secrets(fixtures.HostNamespace).Create(t.Context(), &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Name: "eatr-aws-credentials-" + registry},
+		StringData: map[string]string{
+			"aws_region": "eu-west-1", "aws_access_key_id": keys.AccessKeyID, "aws_secret_access_key": keys.SecretAccessKey,
+		},
+	}, metav1.CreateOptions{})
+	expect.OK(t, err)
+}
+
+// makeNamespace makes one that asks for a pull secret.
+func makeNamespace(t *testing.T, client kubernetes.Interface, namespace string) {
 	t.Helper()
 	_, err := client.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{
 		ObjectMeta: metav1.ObjectMeta{Name: namespace, Labels: map[string]string{registry: "true"}},
 	}, metav1.CreateOptions{})
 	expect.OK(t, err)
+}
+
+func awaitPullSecret(t *testing.T, client kubernetes.Interface, namespace string) {
+	t.Helper()
 	eventually(t, func() (bool, string) {
 		secret, err := client.CoreV1().Secrets(namespace).Get(t.Context(), registry, metav1.GetOptions{})
 		if apierrors.IsNotFound(err) {

@@ -13,7 +13,7 @@ import (
 )
 
 func (e *env) alarmCommand() *cobra.Command {
-	var configFile, format string
+	var configFile, format, name string
 	c := &cobra.Command{
 		Use:   "alarm",
 		Short: "Print the CloudWatch alarm and IAM policy that go with a configuration",
@@ -28,7 +28,7 @@ func (e *env) alarmCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := agent.Alarm(e.out, cfg, format); errors.Is(err, agent.ErrNoAlarm) {
+			if err := agent.Alarm(e.out, cfg, format, name); errors.Is(err, agent.ErrNoAlarm) {
 				return usageError{err}
 			} else if err != nil {
 				return err
@@ -38,5 +38,6 @@ func (e *env) alarmCommand() *cobra.Command {
 	}
 	configFlag(c, &configFile)
 	c.Flags().StringVar(&format, "format", "cloudformation", strings.Join(agent.AlarmFormats(), ", "))
+	c.Flags().StringVar(&name, "name", "", "name of the alarm (default: made of the metric's)")
 	return c
 }

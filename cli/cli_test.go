@@ -51,6 +51,8 @@ func TestRun(t *testing.T) {
 		"alarm for terraform": {args: []string{"alarm", "--config", metric, "--format", "terraform"}, out: "aws_cloudwatch_metric_alarm"},
 		"alarm of no format":  {args: []string{"alarm", "--config", metric, "--format", "pulumi"}, code: 2, err: "pulumi"},
 		"alarm of no metric":  {args: []string{"alarm", "--config", valid}, code: 2, err: "leader.clusterStatus"},
+		"alarm by a name":     {args: []string{"alarm", "--config", metric, "--name", "prod-eu"}, out: "AlarmName: prod-eu"},
+		"alarm of a long one": {args: []string{"alarm", "--config", metric, "--name", strings.Repeat("n", 256)}, code: 2, err: "255"},
 		"alarm broken config": {args: []string{"alarm", "--config", broken}, code: 2, err: "hostDir"},
 		"wait without a set":  {args: []string{"wait"}, code: 2, err: "--set is required"},
 		"wait for no set":     {args: []string{"wait", "--dir", dir, "--set", "clutser"}, code: 2, err: "clutser"},

@@ -2,7 +2,9 @@ package config
 
 import (
 	"fmt"
+	"math"
 	"strings"
+	"time"
 )
 
 // ClusterStatus is about one CloudWatch metric that is 1 while every target is
@@ -65,11 +67,12 @@ type PerTarget struct {
 	MaxMetrics int `json:"maxMetrics"`
 }
 
-// The dimensions that PerTarget adds.
+// What PerTarget adds: dimensions, and to the metric's name with Ratio.
 const (
 	DimensionKind      = "Kind"
 	DimensionNamespace = "Namespace"
 	DimensionName      = "Name"
+	RatioSuffix        = "Ratio"
 )
 
 func defaultClusterStatus() ClusterStatus {
@@ -89,12 +92,10 @@ const (
 	dimensionOverhead = 20
 )
 
-const ratioSuffix = "Ratio"
-
 var (
 	metricNamespaceRule = newRule(`^[A-Za-z0-9._/#-][A-Za-z0-9._/#: -]*$`, 255,
 		`want 1 to 255 letters, digits, spaces and ._-/#: as the CloudWatch namespace, such as "Kubernetes/Status"`)
-	metricNameRule     = newRule(`^[ -~]+$`, 255, "want 1 to 255 printable ASCII characters as the name of the CloudWatch metric")
+	metricNameRule     = newRule(`^[ -~]*[!-~][ -~]*$`, 255, "want 1 to 255 printable ASCII characters, not spaces alone, as the name of the CloudWatch metric")
 	dimensionNameRule  = newRule(`^[!-9;-~][ -~]*$`, 255, "want 1 to 255 printable ASCII characters, not beginning with ':' or a space")
 	dimensionValueRule = newRule(`^[ -~]*[!-~][ -~]*$`, 1024, "want 1 to 1024 printable ASCII characters, not spaces alone")
 )
@@ -111,19 +112,47 @@ func (c ClusterStatus) validate(path string, ps *problems) {
 	for i, t := range c.Targets {
 		t.validate(fmt.Sprintf("%s.targets[%d]", path, i), ps)
 	}
+	c.validateSelectors(path, ps)
 	c.PerTarget.validate(path+".perTarget", len(c.Targets), ps)
 	if c.PerTarget.Enabled {
 		c.validateSeries(path, ps)
 	}
 }
 
+// maxSelectors bounds the watches that the API server holds open for us.
+const maxSelectors = 100
+
+// validateSelectors is about their number; names share watches where they are many.
+func (c ClusterStatus) validateSelectors(path string, ps *problems) {
+	distinct := map[Target]bool{}
+	for _, t := range c.Targets {
+		if t.Selector != "" {
+			distinct[Target{Kind: t.Kind, Namespace: t.Namespace, Selector: t.Selector}] = true
+		}
+	}
+	if len(distinct) > maxSelectors {
+		ps.addBare(path+".targets", "want at most %d different selectors, not %d: each costs the API server a watch of its own; name the workloads, or select more of them at once",
+			maxSelectors, len(distinct))
+	}
+}
+
+// validateRenewals is about how soon a datum can follow its tick: not before the next
+// renewal of the Lease. Short of five seconds, an older one will do.
+func (c ClusterStatus) validateRenewals(path string, lease Leader, ps *problems) {
+	least := lease.RetryPeriod() + time.Second
+	if seconds := time.Duration(c.Seconds) * time.Second; c.Enabled && least > max(seconds, 5*time.Second) {
+		ps.add(path+".seconds", c.Seconds, "want at least %d with a leaseDuration of %s: each datum needs a renewal of the Lease, which comes every %s",
+			int(math.Ceil(least.Seconds())), brief(lease.LeaseDuration.Duration), lease.RetryPeriod())
+	}
+}
+
 // validateSeries is about the metrics of single targets: each must be another one,
 // and all must fit into one request.
 func (c ClusterStatus) validateSeries(path string, ps *problems) {
-	if c.PerTarget.Ratio && len(c.Metric.Name)+len(ratioSuffix) > metricBytes {
-		ps.add(path+".metric.name", c.Metric.Name, "want at most %d characters while perTarget.ratio is true, which appends %q", metricBytes-len(ratioSuffix), ratioSuffix)
+	if c.PerTarget.Ratio && len(c.Metric.Name)+len(RatioSuffix) > metricBytes {
+		ps.add(path+".metric.name", c.Metric.Name, "want at most %d characters while perTarget.ratio is true, which appends %q", metricBytes-len(RatioSuffix), RatioSuffix)
 	}
-	own := datumOverhead + len(c.Metric.Name) + len(ratioSuffix)
+	own := datumOverhead + len(c.Metric.Name) + len(RatioSuffix)
 	for _, d := range c.Metric.Dimensions {
 		own += dimensionOverhead + len(d.Name) + len(d.Value)
 	}

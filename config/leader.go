@@ -77,4 +77,5 @@ func (l Leader) validate(path string, ps *problems) {
 	}
 	l.PullSecrets.validate(path+".pullSecrets", ps)
 	l.ClusterStatus.validate(path+".clusterStatus", ps)
+	l.ClusterStatus.validateRenewals(path+".clusterStatus", l, ps)
 }

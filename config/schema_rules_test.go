@@ -146,8 +146,8 @@ func targetConstraints(at string) map[string]constraint {
 			}
 			s.AllOf[3].If.Required = []string{"allowEmpty"}
 		},
-		at + ".kind":       enum(kinds()...),
-		at + ".mode":       enum(append(modes("Deployment"), modes(kindJob)...)...),
+		at + ".kind":       enum(Kinds()...),
+		at + ".mode":       enum(append(Modes("Deployment"), Modes(kindJob)...)...),
 		at + ".namespace":  pattern(labelShape),
 		at + ".name":       pattern("^$|" + nameShape),
 		at + ".count":      between(0, 100_000),
@@ -180,7 +180,7 @@ func oneOfKinds(values ...string) *jsonschema.Schema {
 
 func modeEnum(kind string) *jsonschema.Schema {
 	s := &jsonschema.Schema{}
-	enum(modes(kind)...)(s)
+	enum(Modes(kind)...)(s)
 	return s
 }
 

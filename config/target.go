@@ -55,13 +55,13 @@ const (
 	kindCronJob = "CronJob"
 )
 
-// kinds lists what a target can be.
-func kinds() []string {
+// Kinds lists what a target can be.
+func Kinds() []string {
 	return []string{"DaemonSet", "Deployment", "StatefulSet", kindJob, kindCronJob}
 }
 
-// modes lists how targets of a kind can be judged.
-func modes(kind string) []string {
+// Modes lists how targets of a kind can be judged.
+func Modes(kind string) []string {
 	if kind == kindJob || kind == kindCronJob {
 		return []string{string(LastRunSucceeded)}
 	}
@@ -69,11 +69,11 @@ func modes(kind string) []string {
 }
 
 func (t Target) validate(path string, ps *problems) {
-	ps.oneOf(path+".kind", t.Kind, kinds()...)
+	ps.oneOf(path+".kind", t.Kind, Kinds()...)
 	ps.dnsLabel(path+".namespace", t.Namespace)
 	t.validateChoice(path, ps)
-	if slices.Contains(kinds(), t.Kind) {
-		ps.oneOf(path+".mode", string(t.Mode), modes(t.Kind)...)
+	if slices.Contains(Kinds(), t.Kind) {
+		ps.oneOf(path+".mode", string(t.Mode), Modes(t.Kind)...)
 		t.validateMode(path, ps)
 	}
 }

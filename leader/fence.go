@@ -23,6 +23,7 @@ type fence struct {
 	renewed time.Time // when the last successful renewal was sent; zero before the first
 	stamp   time.Time // the renewTime that it wrote
 	before  time.Time // the renewTime that the first one replaced; zero if there was none
+	told    time.Time // the newest renewTime that a write elsewhere carries; zero if none does
 	closed  bool
 }
 
@@ -59,6 +60,34 @@ func (f *fence) vouch() (renewTime time.Time, ours bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.stamp, ours
+}
+
+// tell is Term.Wrote.
+func (f *fence) tell(renewTime time.Time) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if renewTime.After(f.told) {
+		f.told = renewTime
+	}
+}
+
+// handOver returns the renewTime that a release leaves on the Lease instead of last,
+// which must differ: the newest that a write elsewhere carries, be it ours or of a
+// predecessor; or, since the API server takes none of long ago, that of a minute ago.
+func (f *fence) handOver(last *metav1.MicroTime, now time.Time) *metav1.MicroTime {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	at := now.Add(-time.Minute)
+	for _, used := range []time.Time{f.before, f.told} {
+		if used.After(at) {
+			at = used
+		}
+	}
+	at = at.Truncate(time.Microsecond) // as the API server keeps it
+	if last != nil && at.Equal(last.Truncate(time.Microsecond)) {
+		at = at.Add(time.Microsecond)
+	}
+	return &metav1.MicroTime{Time: at}
 }
 
 func (f *fence) close() {

@@ -218,15 +218,15 @@ func (l *lock) explain(err error) error {
 	return fmt.Errorf("the Lease has no managedFields, so nothing can tell its age: kubectl delete lease --namespace %s %s: %w", l.seen.Namespace, leaseName, err)
 }
 
-// release empties the Lease if it is still ours. It is called after the
-// election and every task has ended. A Lease that meanwhile names another is a
-// success.
+// release empties the Lease if it is still ours, and leaves on it what a successor
+// gets as Term.Previous. It is called after the election and every task has ended. A
+// Lease that meanwhile names another is a success.
 func (l *lock) release(ctx context.Context) error {
 	for {
 		lease := l.seen.DeepCopy()
 		lease.ManagedFields = nil
 		lease.Spec.HolderIdentity = new(string)
-		lease.Spec.RenewTime = &metav1.MicroTime{Time: time.Now()}
+		lease.Spec.RenewTime = l.fence.handOver(lease.Spec.RenewTime, time.Now())
 		_, err := l.leases.update(ctx, lease)
 		if !apierrors.IsConflict(err) {
 			return err

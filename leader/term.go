@@ -38,14 +38,19 @@ type Term struct {
 	// Namespace is the one of the Lease, e.g. "chandler".
 	Namespace string
 	// Previous is the renewTime that the Lease carried before this term, by the
-	// clock of whoever wrote it. Zero if there was none.
+	// clock of whoever wrote it: no write of a predecessor carries a later one. Zero
+	// if there was none.
 	Previous time.Time
 	// Renewed returns the renewTime of this term's newest renewal that succeeded, by
-	// our clock, and whether the Lease is surely still ours. It is for writes that
-	// do not go through the clients above, which ask by themselves: those to AWS. A
-	// renewal has gone to the API server and back, so it also tells how long ago that
-	// was last reached.
+	// our clock with its monotonic reading, and whether the Lease is surely still
+	// ours. It is for writes that do not go through the clients above, which ask by
+	// themselves: those to AWS. A renewal has gone to the API server and back, so it
+	// also tells how long ago that was last reached.
 	Renewed func() (renewTime time.Time, ours bool)
+	// Wrote is told of a renewTime before a write elsewhere carries it. A release
+	// leaves the newest of them as the next term's Previous, and not the time of the
+	// release: so a successor goes on at once where we did not begin.
+	Wrote func(renewTime time.Time)
 }
 
 // serve runs one term until ctx ends. It returns an error if the term could not
@@ -103,6 +108,7 @@ func (l *Leader) newTerm(ctx context.Context, config *rest.Config, fence *fence)
 		Namespace: l.opts.Namespace,
 		Previous:  fence.previous(),
 		Renewed:   fence.vouch,
+		Wrote:     fence.tell,
 	}
 	return term, func() {
 		stop()

@@ -64,3 +64,45 @@ func TestTermTellsOfTheLease(t *testing.T) {
 		b.end(t)
 	})
 }
+
+// TestReleaseLeavesWhatWasWritten: not the time of the release, but that of the newest
+// write elsewhere, which may be a predecessor's.
+func TestReleaseLeavesWhatWasWritten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		api, begun := newFakeAPI(), make(chan Term, 1)
+		next := func(name string) (*replica, Term) {
+			r := start(t, api, name, terms(begun))
+			return r, <-begun
+		}
+		a, first := next("a")
+		idle(3 * time.Minute)
+		renewed, _ := first.Renewed()
+		first.Wrote(renewed)
+		first.Wrote(renewed.Add(-time.Second)) // not the newest
+		idle(5 * time.Second)
+		a.end(t)
+
+		b, second := next("b")
+		if got, want := second.Previous, renewed.Truncate(time.Microsecond); !got.Equal(want) {
+			t.Errorf("got a predecessor that wrote at %s, want %s", got, want)
+		}
+		b.end(t) // and has written nothing
+		c, third := next("c")
+		if got, want := third.Previous, renewed.Truncate(time.Microsecond); !got.Equal(want) {
+			t.Errorf("got a predecessor's predecessor that wrote at %s, want %s", got, want)
+		}
+		idle(5 * time.Minute)
+		released := time.Now()
+		c.end(t)
+		d, fourth := next("d")
+		if got, want := fourth.Previous, released.Add(-time.Minute).Truncate(time.Microsecond); got.Before(want) || got.After(want.Add(5*time.Second)) {
+			t.Errorf("got a predecessor that wrote at %s, want about %s: the API server takes none of long ago", got, want)
+		}
+		last, _ := fourth.Renewed()
+		fourth.Wrote(last)
+		d.end(t)
+		if got := renewTime(api); !got.After(last.Truncate(time.Microsecond)) || got.Sub(last) > time.Microsecond {
+			t.Errorf("the lease says %s after a write of %s: it must change, and only just", got, last)
+		}
+	})
+}

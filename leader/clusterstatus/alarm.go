@@ -7,12 +7,19 @@ import (
 	"io"
 	"strings"
 	"time"
+	"unicode"
 
 	"sigs.k8s.io/yaml"
 )
 
+// ErrNoAlarm is wrapped by the errors of Alarm that a configuration or the name
+// asked for causes.
+var ErrNoAlarm = errors.New("no alarm goes with this configuration")
+
 // Formats lists what Alarm can print.
-func Formats() []string { return []string{"cloudformation", "terraform", "cli"} }
+func Formats() []string { return []string{formatCloudFormation, "terraform", "cli"} }
+
+const formatCloudFormation = "cloudformation"
 
 const (
 	// alarmPeriods in a row must be bad. One may be empty when the leader is killed:
@@ -22,6 +29,7 @@ const (
 	longestLook = 24 * time.Hour
 
 	maxAlarmName     = 255 // of CloudWatch
+	dynamicReference = "{{resolve:"
 	alarmDescription = "Health of chosen Kubernetes workloads, published by chandler. Missing data means that nobody knows."
 	policyVersion    = "2012-10-17"
 )
@@ -29,6 +37,7 @@ const (
 // alarm is the alarm that goes with a metric.
 type alarm struct {
 	name       string
+	region     string // empty if the configuration names none
 	metric     Metric
 	period     int // seconds
 	evaluation int // periods
@@ -36,27 +45,59 @@ type alarm struct {
 
 // newAlarm chooses a period that holds a datum whenever all is well: the interval,
 // in whole minutes.
-func newAlarm(metric Metric, interval time.Duration) alarm {
-	period := (interval + time.Minute - 1) / time.Minute * time.Minute
-	name := "chandler " + metric.Namespace + " " + metric.Name
-	for _, d := range metric.Dimensions {
-		name += " " + d.Name + "=" + d.Value
+func newAlarm(o Options, name string) alarm {
+	period := (o.Interval + time.Minute - 1) / time.Minute * time.Minute
+	if name == "" {
+		name = "chandler " + o.Metric.Namespace + " " + o.Metric.Name
+		for _, d := range o.Metric.Dimensions {
+			name += " " + d.Name + "=" + d.Value
+		}
 	}
 	return alarm{
-		name: name[:min(len(name), maxAlarmName)], metric: metric,
+		name: name, region: o.Region, metric: o.Metric,
 		period: int(period / time.Second), evaluation: int(min(alarmPeriods, longestLook/period)),
 	}
 }
 
+// check holds to CloudWatch's limits what the configuration's checks have not.
+func (a alarm) check(format string) error {
+	if a.metric.Namespace == "" || a.metric.Name == "" {
+		return fmt.Errorf("%w: leader.clusterStatus names no metric, give metric.namespace and metric.name", ErrNoAlarm)
+	}
+	if len(a.name) > maxAlarmName {
+		return fmt.Errorf("%w: its name %q has %d characters and CloudWatch takes %d, give a shorter one", ErrNoAlarm, a.name, len(a.name), maxAlarmName)
+	}
+	if strings.ContainsFunc(a.name, unicode.IsControl) {
+		return fmt.Errorf("%w: its name %q has control characters", ErrNoAlarm, a.name)
+	}
+	if format != formatCloudFormation {
+		return nil
+	}
+	texts := []string{a.name, a.metric.Namespace, a.metric.Name}
+	for _, d := range a.metric.Dimensions {
+		texts = append(texts, d.Name, d.Value)
+	}
+	for _, text := range texts {
+		if strings.Contains(text, dynamicReference) {
+			return fmt.Errorf("%w: CloudFormation would replace %q in %q and knows no way to quote it, use another format", ErrNoAlarm, dynamicReference, text)
+		}
+	}
+	return nil
+}
+
 // Alarm prints the alarm that goes with a configuration, and the IAM policy that
-// publishing needs, in one of Formats. It calls nothing. The error is that of out,
-// or of an unknown format.
-func Alarm(out io.Writer, o Options, format string) error {
-	a := newAlarm(o.Metric, o.Interval)
+// publishing needs, in one of Formats. An empty name means one made of the metric's.
+// It calls nothing. The error wraps ErrNoAlarm, or is that of out, or of an unknown
+// format.
+func Alarm(out io.Writer, o Options, format, name string) error {
+	a := newAlarm(o, name)
+	if err := a.check(format); err != nil {
+		return err
+	}
 	var text string
 	var err error
 	switch format {
-	case "cloudformation":
+	case formatCloudFormation:
 		text, err = a.cloudFormation()
 	case "terraform":
 		text = a.terraform()
@@ -72,6 +113,14 @@ func Alarm(out io.Writer, o Options, format string) error {
 		return fmt.Errorf("print alarm: %w", err)
 	}
 	return nil
+}
+
+// place tells in a comment where the alarm belongs.
+func (a alarm) place() string {
+	if a.region == "" {
+		return "# It belongs in the region that the metric is published to; leader.clusterStatus.region names none.\n"
+	}
+	return "# It belongs in region " + a.region + ", where the metric is published.\n"
 }
 
 // object is a JSON object. Its keys are printed in alphabetical order.
@@ -128,12 +177,15 @@ func (a alarm) cloudFormation() (string, error) {
 			"Description": "Attach this to the role that chandler runs with.", "Value": object{"Ref": "PublishPolicy"},
 		}},
 	})
-	return string(template), err
+	return a.place() + `# aws cloudformation deploy --stack-name chandler-alarm --template-file FILE --capabilities CAPABILITY_IAM
+# and --parameter-overrides Topic=ARN to be notified. The capability is for the IAM policy.
+` + string(template), err
 }
 
 func (a alarm) terraform() string {
 	var b strings.Builder
 	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
+	b.WriteString(a.place())
 	line("variable \"chandler_alarm_actions\" {\n  description = \"ARNs to notify, such as that of an SNS topic.\"\n  type        = list(string)\n  default     = []\n}\n")
 	line("resource \"aws_cloudwatch_metric_alarm\" \"chandler\" {")
 	line("  alarm_name          = %s", hcl(a.name))
@@ -167,12 +219,16 @@ func hcl(text string) string {
 func (a alarm) commands() (string, error) {
 	properties, err1 := json.MarshalIndent(a.properties(), "", "  ")
 	policy, err2 := json.MarshalIndent(a.policy(), "", "  ")
-	return fmt.Sprintf(`# Add --alarm-actions with the ARN of an SNS topic to be notified.
-aws cloudwatch put-metric-alarm --cli-input-json %s
+	region := ""
+	if a.region != "" {
+		region = " --region " + shell(a.region)
+	}
+	return fmt.Sprintf(`%s# Add --alarm-actions with the ARN of an SNS topic to be notified.
+aws cloudwatch put-metric-alarm%s --cli-input-json %s
 
 # Attach this policy to the role that chandler runs with.
 aws iam create-policy --policy-name chandler-publish --policy-document %s
-`, shell(string(properties)), shell(string(policy))), errors.Join(err1, err2)
+`, a.place(), region, shell(string(properties)), shell(string(policy))), errors.Join(err1, err2)
 }
 
 // shell quotes a text for a POSIX shell.

@@ -3,10 +3,12 @@ package clusterstatus
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"flag"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -18,7 +20,7 @@ var update = flag.Bool("update", false, "write the golden files anew")
 
 // awkward has everything that a name may hold and some language takes for its own.
 func awkward() Options {
-	return Options{Interval: 90 * time.Second, Metric: Metric{
+	return Options{Interval: 90 * time.Second, Region: "eu-west-1", Metric: Metric{
 		Namespace: "Kubernetes/Status", Name: `It's "healthy" ${x} %{y} \ #`,
 		Dimensions: []Dimension{{"Cluster", "prod-eu"}, {"a: b", "yes"}, {"x", "2026-03-01"}},
 	}}
@@ -27,7 +29,7 @@ func awkward() Options {
 func printed(t *testing.T, o Options, format string) []byte {
 	t.Helper()
 	var out bytes.Buffer
-	if err := Alarm(&out, o, format); err != nil {
+	if err := Alarm(&out, o, format, ""); err != nil {
 		t.Fatal(err)
 	}
 	return out.Bytes()
@@ -51,14 +53,14 @@ func TestAlarmGolden(t *testing.T) {
 			}
 		})
 	}
-	if err := Alarm(&bytes.Buffer{}, awkward(), "pulumi"); err == nil {
+	if err := Alarm(&bytes.Buffer{}, awkward(), "pulumi", ""); err == nil {
 		t.Error("an unknown format is no error")
 	}
 }
 
 // TestAlarmSaysWhatIsMeant reads the outputs back as their readers do.
 func TestAlarmSaysWhatIsMeant(t *testing.T) {
-	want := newAlarm(awkward().Metric, awkward().Interval)
+	want := newAlarm(awkward(), "")
 	var template struct {
 		Resources struct {
 			Alarm struct {
@@ -125,9 +127,58 @@ func TestAlarmPeriods(t *testing.T) {
 		{12 * time.Hour, 43200, 2},
 		{24 * time.Hour, 86400, 1},
 	} {
-		got := newAlarm(awkward().Metric, test.interval)
+		got := newAlarm(Options{Interval: test.interval, Metric: awkward().Metric}, "")
 		if got.period != test.period || got.evaluation != test.evaluation {
 			t.Errorf("%s: got %d periods of %d s, want %d of %d", test.interval, got.evaluation, got.period, test.evaluation, test.period)
 		}
+	}
+}
+
+// TestAlarmBelongsInTheRegion of the metric: in another it would fire for ever.
+func TestAlarmBelongsInTheRegion(t *testing.T) {
+	for _, format := range Formats() {
+		o := awkward()
+		if got := string(printed(t, o, format)); !strings.Contains(got, "eu-west-1") {
+			t.Errorf("%s does not name the region:\n%s", format, got)
+		}
+		o.Region = ""
+		if got := string(printed(t, o, format)); !strings.Contains(got, "the region that the metric is published to") {
+			t.Errorf("%s does not say that a region is to be chosen:\n%s", format, got)
+		}
+	}
+	if got := string(printed(t, awkward(), "cli")); !strings.Contains(got, "put-metric-alarm --region 'eu-west-1' ") {
+		t.Errorf("the command goes to the region of whoever runs it:\n%s", got)
+	}
+}
+
+// TestNoAlarm: what CloudWatch would refuse, and what CloudFormation would take for its
+// own.
+func TestNoAlarm(t *testing.T) {
+	long := Options{Interval: time.Minute, Metric: Metric{Namespace: "N", Name: "M", Dimensions: []Dimension{{"D", strings.Repeat("x", 256)}}}}
+	secret := Options{Interval: time.Minute, Metric: Metric{Namespace: "N", Name: "M", Dimensions: []Dimension{{"D", "{{resolve:ssm:password}}"}}}}
+	for _, test := range []struct {
+		name, format, called string
+		o                    Options
+		want                 string // empty: there is one
+	}{
+		{"name of dimensions", "cli", "", long, "255"},
+		{"the same, named", "cli", "short", long, ""},
+		{"name of 255", "terraform", strings.Repeat("n", 255), long, ""},
+		{"name of 256", "terraform", strings.Repeat("n", 256), awkward(), "255"},
+		{"name of two lines", "cli", "a\nb", awkward(), "control characters"},
+		{"no metric", "cli", "", Options{Interval: time.Minute}, "leader.clusterStatus"},
+		{"dynamic reference", "cloudformation", "", secret, "{{resolve:"},
+		{"dynamic reference in the name", "cloudformation", "{{resolve:ssm:x}}", awkward(), "{{resolve:"},
+		{"dynamic reference for others", "terraform", "", secret, ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			err := Alarm(&bytes.Buffer{}, test.o, test.format, test.called)
+			if test.want == "" && err != nil {
+				t.Errorf("got %v", err)
+			}
+			if test.want != "" && (!errors.Is(err, ErrNoAlarm) || !strings.Contains(err.Error(), test.want)) {
+				t.Errorf("got %v, want it to name %q", err, test.want)
+			}
+		})
 	}
 }

@@ -59,12 +59,13 @@ func unhealthy(s state, format string, args ...any) verdict {
 type lags map[types.UID]lag
 
 type lag struct {
-	generation int64
-	since      time.Time
+	observed int64 // the generation that the numbers are about
+	since    time.Time
 }
 
-// next carries the lags over to what is found now. What has caught up, has gone or
-// has got another spec begins anew.
+// next carries the lags over to what is found now. What has caught up or has gone
+// begins anew, and so does what has got newer numbers: its controller works. Another
+// spec alone changes nothing.
 func (l lags) next(found []*workload, now time.Time) lags {
 	following := lags{}
 	for _, w := range found {
@@ -72,8 +73,8 @@ func (l lags) next(found []*workload, now time.Time) lags {
 			continue
 		}
 		before, known := l[w.UID]
-		if !known || before.generation != w.Generation {
-			before = lag{w.Generation, now}
+		if !known || before.observed != w.observed {
+			before = lag{w.observed, now}
 		}
 		following[w.UID] = before
 	}
@@ -176,7 +177,7 @@ func (t Target) enough(ready, desired int) bool {
 // shortage names why too few are ready, of those desired.
 func (w *workload) shortage(ready int) state {
 	switch {
-	case w.existing < w.desired:
+	case w.existing < w.desired && !w.replacing:
 		return uncreated
 	case w.updated < w.desired && w.stalled:
 		return stalled

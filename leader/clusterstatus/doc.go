@@ -27,9 +27,9 @@
 // for by a fresh answer of the API server, and a leader that has lost the Lease, or
 // the API server, publishes nothing. The first datum of a term needs no tick.
 //
-// The Lease carries the time of its last renewal. A new leader publishes nothing
-// in the minute of its predecessor's: whatever that one may have published, also a
-// request that arrives late, has a timestamp of that minute or before. So no minute
-// has data of two writers, by their own clocks, and none stays empty that the
-// predecessor had not begun.
+// The Lease carries the time of its last renewal or, once released, that of the last
+// datum sent. A new leader publishes nothing in the minute of that: whatever its
+// predecessor may have published, also a request that arrives late, has a timestamp
+// of that minute or before. So no minute has data of two writers, by their own
+// clocks, and only a killed leader leaves one empty.
 package clusterstatus

@@ -3,21 +3,18 @@ package clusterstatus_test
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"path/filepath"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	awsconfig "github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/credentials"
-	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
 
 	"github.com/chandler-k8s/chandler/leader"
@@ -25,6 +22,7 @@ import (
 	"github.com/chandler-k8s/chandler/test/cluster"
 	"github.com/chandler-k8s/chandler/test/expect"
 	"github.com/chandler-k8s/chandler/test/fakeaws"
+	testterm "github.com/chandler-k8s/chandler/test/term"
 )
 
 const (
@@ -119,82 +117,48 @@ func (w *world) setReady(t *testing.T, namespace, app string, ready int) {
 	})
 }
 
-// term runs the task as the leader's runner does.
+// term is a term of the task.
 type term struct {
-	world    *world
-	registry *prometheus.Registry
-	log      *expect.Log
-	silent   atomic.Bool // the Lease is not renewed
-	stop     func()
+	*testterm.Term
+	silent atomic.Bool // the Lease is not renewed
 }
 
 // run starts a term that publishes metric name, so that tests tell theirs apart.
 func (w *world) run(t *testing.T, config *rest.Config, name string, targets []clusterstatus.Target, change ...func(*clusterstatus.Options)) *term {
 	t.Helper()
-	r := &term{world: w, registry: prometheus.NewRegistry(), log: &expect.Log{}}
-	own, err := awsconfig.LoadDefaultConfig(t.Context(), awsconfig.WithRegion("eu-west-1"), awsconfig.WithCredentialsProvider(
-		credentials.NewStaticCredentialsProvider(w.keys.AccessKeyID, w.keys.SecretAccessKey, "")))
-	expect.OK(t, err)
-	counters, err := clusterstatus.NewMetrics(r.registry)
-	expect.OK(t, err)
-	opts := clusterstatus.Options{
-		Interval: interval, Metric: clusterstatus.Metric{Namespace: "Test", Name: name}, Targets: targets, AWS: own, Metrics: counters,
+	r := &term{}
+	load := func(ctx context.Context) (aws.Config, error) {
+		return awsconfig.LoadDefaultConfig(ctx, awsconfig.WithRegion("eu-west-1"), awsconfig.WithCredentialsProvider(
+			credentials.NewStaticCredentialsProvider(w.keys.AccessKeyID, w.keys.SecretAccessKey, "")))
 	}
-	for _, c := range change {
-		c(&opts)
-	}
-	client, bare := kubernetes.NewForConfigOrDie(config), metadata.NewForConfigOrDie(config)
-	task, err := clusterstatus.New(leader.Term{
-		Config: config, Client: client, Metadata: bare, Namespace: home, Metrics: r.registry,
-		Log: slog.New(slog.NewTextHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
-		Renewed: func() (time.Time, bool) {
+	r.Term = testterm.Run(t, config, home, func(about leader.Term) (leader.Task, error) {
+		about.Renewed = func() (time.Time, bool) {
 			if r.silent.Load() {
 				return time.Time{}, false
 			}
 			return time.Now(), true
-		},
-	}, opts)
-	expect.OK(t, err)
-	ctx, cancel := context.WithCancel(context.Background())
-	var running sync.WaitGroup
-	running.Go(func() { r.work(ctx, t, task, leader.NewInformers(client, bare)) })
-	r.stop = sync.OnceFunc(func() { cancel(); running.Wait() })
+		}
+		about.Wrote = func(time.Time) {}
+		counters, err := clusterstatus.NewMetrics(about.Metrics)
+		expect.OK(t, err)
+		opts := clusterstatus.Options{
+			Interval: interval, Metric: clusterstatus.Metric{Namespace: "Test", Name: name}, Targets: targets, AWS: load, Metrics: counters,
+		}
+		for _, c := range change {
+			c(&opts)
+		}
+		return clusterstatus.New(about, opts)
+	})
 	t.Cleanup(func() {
-		r.stop()
-		if strings.Contains(r.log.String(), w.keys.SecretAccessKey) {
+		r.Stop()
+		if strings.Contains(r.Log.String(), w.keys.SecretAccessKey) {
 			t.Error("the AWS secret key is in the log")
 		}
-		if t.Failed() {
-			t.Logf("log of the task:\n%s", r.log)
+		if strings.Contains(r.Log.String(), "sync of") {
+			t.Error("a Sync failed: a datum that cannot be published is a gap, not an error")
 		}
 	})
 	return r
-}
-
-func (r *term) work(ctx context.Context, t *testing.T, task *clusterstatus.Task, in *leader.TermInformers) {
-	due := make(chan struct{}, 1)
-	if err := task.Watch(in, func(string) { due <- struct{}{} }); err != nil {
-		t.Errorf("watch: %v", err)
-		return
-	}
-	in.Start(ctx)
-	defer in.Shutdown()
-	if missing := in.Wait(ctx); len(missing) > 0 {
-		t.Errorf("the task waits for %v", missing)
-	}
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-due:
-		}
-		again, err := task.Sync(ctx, "cluster")
-		if err != nil || again <= 0 {
-			t.Errorf("sync: again %s, %v; want a time and no error", again, err)
-			return
-		}
-		time.AfterFunc(again, func() { due <- struct{}{} })
-	}
 }
 
 // data returns what CloudWatch has of a metric, and of nothing else.
@@ -225,20 +189,19 @@ func (w *world) await(t *testing.T, name string, of map[string]string, want floa
 	})
 }
 
-// metric returns the value of a counter or gauge.
+// metric returns the value of a counter or gauge, with a label given as name=value or
+// with none.
 func (r *term) metric(t *testing.T, name, label string) float64 {
 	t.Helper()
-	families, err := r.registry.Gather()
-	expect.OK(t, err)
-	for _, family := range families {
-		for _, m := range family.GetMetric() {
-			if family.GetName() == "chandler_clusterstatus_"+name && (label == "" || m.GetLabel()[0].GetValue() == label) {
-				return m.GetGauge().GetValue() + m.GetCounter().GetValue()
-			}
-		}
+	var labels []string
+	if label != "" {
+		labels = append(labels, label)
 	}
-	t.Errorf("no metric %s of %s", name, label)
-	return 0
+	value, found := expect.Metric(t, r.Registry, "chandler_clusterstatus_"+name, labels...)
+	if !found {
+		t.Errorf("no metric %s of %s", name, label)
+	}
+	return value
 }
 
 // awaitMetric waits until a metric is at least so much.
@@ -256,7 +219,7 @@ func (r *term) awaitLog(t *testing.T, parts ...string) {
 	t.Helper()
 	eventually(t, func() error {
 	lines:
-		for line := range strings.Lines(r.log.String()) {
+		for line := range strings.Lines(r.Log.String()) {
 			for _, part := range parts {
 				if !strings.Contains(line, part) {
 					continue lines

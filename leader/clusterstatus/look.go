@@ -14,20 +14,15 @@ type finding struct {
 
 // look judges every target by what its watch has shown so far.
 func (t *Task) look(now time.Time) finding {
-	shown, doubts := make([][]*workload, len(t.sources)), make([]*verdict, len(t.sources))
-	var all []*workload
-	for i, s := range t.sources {
-		shown[i], doubts[i] = s.find(t.opts.Targets[i], now)
-		all = append(all, shown[i]...)
-	}
-	t.lags = t.lags.next(all, now)
 	verdicts := make([]verdict, len(t.sources))
 	for i, target := range t.opts.Targets {
-		if doubts[i] != nil {
-			verdicts[i] = *doubts[i]
+		shown, doubt := t.sources[i].find(target, now)
+		if doubt != nil {
+			verdicts[i] = *doubt // and its lags stay
 			continue
 		}
-		verdicts[i] = target.judge(shown[i], t.lags, now)
+		t.lags[i] = t.lags[i].next(shown, now)
+		verdicts[i] = target.judge(shown, t.lags[i], now)
 	}
 	t.present.show(verdicts)
 	t.tell(verdicts)

@@ -1,6 +1,7 @@
 package clusterstatus
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -13,6 +14,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	"github.com/aws/aws-sdk-go-v2/service/cloudwatch"
 	"github.com/aws/aws-sdk-go-v2/service/cloudwatch/types"
+	"github.com/aws/aws-sdk-go-v2/service/sts"
 	"github.com/aws/smithy-go"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 )
@@ -21,21 +23,19 @@ const (
 	// longestPut covers the SDK's three attempts and its pauses of up to 6 s.
 	longestPut  = 25 * time.Second
 	shortestPut = time.Second
+	// lastMoment is how long a call may outlive its term. It ends before the Lease can
+	// be another's, whatever its duration.
+	lastMoment = 750 * time.Millisecond
 
-	firstRetry  = time.Second
-	lastRetry   = 15 * time.Second
-	deniedRetry = 5 * time.Minute // what only a person can mend
+	firstRetry = time.Second
+	lastRetry  = 15 * time.Second
+
+	// What only a person can mend is not tried at every tick.
+	firstRest   = 5 * time.Second
+	longestRest = 5 * time.Minute
 
 	complainAgain = 10 * time.Minute // the same failure is logged once in this time
 	maxMessage    = 300              // bytes of a message of AWS
-)
-
-// The dimensions of a single target.
-const (
-	dimensionKind      = "Kind"
-	dimensionNamespace = "Namespace"
-	dimensionName      = "Name"
-	ratioSuffix        = "Ratio"
 )
 
 var errNoRegion = errors.New("no AWS region known yet: set leader.clusterStatus.region or AWS_REGION")
@@ -50,6 +50,9 @@ type publisher struct {
 	log    *slog.Logger
 	client metricAPI // nil until there is a region
 
+	denials int       // in a row
+	rest    time.Time // no call before this
+
 	complaint string // the failure that was logged last; empty after a success
 	complain  time.Time
 }
@@ -63,7 +66,8 @@ func newPublisher(opts Options, log *slog.Logger) *publisher {
 func (p *publisher) data(targets []Target, found finding, at time.Time) []types.MetricDatum {
 	own := dimensions(p.opts.Metric.Dimensions)
 	list := []types.MetricDatum{p.datum("", found.value, at, own)}
-	if !p.opts.PerTarget {
+	single := p.opts.PerTarget
+	if single == nil {
 		return list
 	}
 	for i, t := range targets {
@@ -72,15 +76,15 @@ func (p *publisher) data(targets []Target, found finding, at time.Time) []types.
 			continue
 		}
 		of := dimensions(append([]Dimension{
-			{dimensionKind, t.Kind}, {dimensionNamespace, t.Namespace}, {dimensionName, t.label()},
+			{single.Kind, t.Kind}, {single.Namespace, t.Namespace}, {single.Name, t.label()},
 		}, p.opts.Metric.Dimensions...))
 		value := 0.0
 		if v.state == healthy {
 			value = 1
 		}
 		list = append(list, p.datum("", value, at, of))
-		if p.opts.Ratio {
-			list = append(list, p.datum(ratioSuffix, v.ratio, at, of))
+		if single.Ratio != "" {
+			list = append(list, p.datum(single.Ratio, v.ratio, at, of))
 		}
 	}
 	return list
@@ -104,24 +108,46 @@ func dimensions(list []Dimension) []types.Dimension {
 // put makes one call and returns how it ended, as one of the values of the label
 // result.
 func (p *publisher) put(ctx context.Context, data []types.MetricDatum) string {
-	err := p.dial()
+	err := p.dial(ctx)
 	if err == nil {
 		_, err = p.client.PutMetricData(ctx, &cloudwatch.PutMetricDataInput{
 			Namespace: aws.String(p.opts.Metric.Namespace), MetricData: data,
 		})
 	}
+	result := outcome(err)
+	p.denials++
+	if result != putDenied {
+		p.denials = 0
+	}
+	p.rest = time.Now().Add(jitter(rest(p.denials)))
 	p.report(err)
-	return outcome(err)
+	return result
 }
 
+// rests reports whether the last calls were denied and the next is not yet due.
+func (p *publisher) rests() bool { return time.Now().Before(p.rest) }
+
+func rest(denials int) time.Duration {
+	if denials == 0 {
+		return 0
+	}
+	return min(firstRest<<min(denials-1, 6), longestRest)
+}
+
+func jitter(d time.Duration) time.Duration { return d/2 + rand.N(d/2+1) }
+
 // dial makes the client once, since it learns of a wrong clock from every answer.
-func (p *publisher) dial() error {
+func (p *publisher) dial(ctx context.Context) error {
 	if p.client != nil {
 		return nil
 	}
-	config := p.opts.AWS.Copy()
-	if config.Region == "" && p.opts.Region != nil {
-		config.Region = p.opts.Region()
+	config, err := p.opts.AWS(ctx)
+	if err != nil {
+		return err
+	}
+	config.Region = cmp.Or(p.opts.Region, config.Region)
+	if config.Region == "" && p.opts.NodeRegion != nil {
+		config.Region = p.opts.NodeRegion()
 	}
 	if config.Region == "" {
 		return errNoRegion
@@ -133,10 +159,9 @@ func (p *publisher) dial() error {
 // pause is the time until the next attempt of the same tick.
 func (p *publisher) pause(outcome string, failures int) time.Duration {
 	if outcome == putDenied {
-		return deniedRetry/2 + rand.N(deniedRetry/2)
+		return time.Until(p.rest)
 	}
-	delay := min(firstRetry<<min(failures-1, 6), lastRetry)
-	return delay/2 + rand.N(delay/2)
+	return jitter(min(firstRetry<<min(failures-1, 6), lastRetry))
 }
 
 func outcome(err error) string {
@@ -170,12 +195,35 @@ func (p *publisher) report(err error) {
 		p.complaint = ""
 		return
 	}
-	result := outcome(err)
-	if result == p.complaint && time.Now().Before(p.complain) {
+	result, told := outcome(err), []any{"err", describe(err)}
+	complaint := result
+	if result == putDenied {
+		told = append(told, "remedy", remedy(err))
+		complaint = remedy(err)
+	}
+	if complaint == p.complaint && time.Now().Before(p.complain) {
 		return
 	}
-	p.complaint, p.complain = result, time.Now().Add(complainAgain)
-	p.log.Error("publish to CloudWatch", "result", result, "err", describe(err))
+	p.complaint, p.complain = complaint, time.Now().Add(complainAgain)
+	p.log.Error("publish to CloudWatch", append([]any{"result", result}, told...)...)
+}
+
+// remedy says what to do about a call that was denied.
+func remedy(err error) string {
+	refused, _ := errors.AsType[smithy.APIError](err)
+	service := "" // the call that failed may be the one for credentials
+	for failed, ok := errors.AsType[*smithy.OperationError](err); ok; failed, ok = errors.AsType[*smithy.OperationError](failed.Err) {
+		service = failed.ServiceID
+	}
+	switch code := refused.ErrorCode(); {
+	case strings.HasPrefix(code, "AccessDenied") && service == sts.ServiceID:
+		return "let the pods' ServiceAccount assume the role: see the role's trust policy"
+	case strings.HasPrefix(code, "AccessDenied"):
+		return "attach the IAM policy that `chandler alarm` prints to the AWS identity of the pods"
+	case strings.HasPrefix(code, "InvalidParameter"), strings.HasPrefix(code, "MissingParameter"):
+		return "check leader.clusterStatus.metric"
+	}
+	return "check the AWS keys or the role of the pods, and the clock of the node"
 }
 
 // describe puts an error of AWS in words that are safe to log: the answer to a

@@ -7,16 +7,18 @@ import "time"
 // the same for every replica.
 type slot struct{ due, end time.Time }
 
-// firstSlot is due at once, but not in the minute in which the predecessor last
-// renewed the Lease, zero if there was none. A wrong clock that wrote that time
-// delays by a minute at most.
+// longestWait bounds what a wrong clock of the predecessor's can delay.
+const longestWait = 2 * time.Minute
+
+// firstSlot is due at once, but not in the last minute, nor before it, that a
+// predecessor may have published in: that of previous, zero if there was none.
 func firstSlot(previous, now time.Time, interval time.Duration) slot {
 	if previous.IsZero() || previous.Truncate(time.Minute).Before(now.Truncate(time.Minute)) {
 		// Not before the minute of now: the renewal that took the Lease will do.
 		return slot{now.Truncate(time.Minute), nextTick(now, interval)}
 	}
 	due := previous.Truncate(time.Minute).Add(time.Minute)
-	if latest := now.Add(time.Minute); due.After(latest) {
+	if latest := now.Round(0).Add(longestWait); due.After(latest) {
 		due = latest
 	}
 	return slot{due, nextTick(due, interval)}
@@ -34,7 +36,7 @@ func (s slot) next(now time.Time, interval time.Duration) (following slot, misse
 
 // ahead reports a slot that only a clock set back can have made.
 func (s slot) ahead(now time.Time, interval time.Duration) bool {
-	return s.due.Sub(now) > max(interval, time.Minute)
+	return s.due.Sub(now) > max(interval, longestWait)
 }
 
 // nextTick returns the first tick after t.

@@ -2,18 +2,15 @@ package clusterstatus
 
 import (
 	"context"
-	"log/slog"
 	"math/rand/v2"
+	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/cloudwatch"
-	"github.com/prometheus/client_golang/prometheus"
-	appsv1 "k8s.io/api/apps/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/kubernetes/fake"
 
 	"github.com/chandler-k8s/chandler/leader"
 )
@@ -22,7 +19,10 @@ import (
 type lease struct{ renewed time.Time }
 
 // series is a CloudWatch that remembers who sent what.
-type series struct{ data []sent }
+type series struct {
+	mu   sync.Mutex
+	data []sent
+}
 
 type sent struct {
 	writer  int
@@ -34,97 +34,113 @@ type sent struct {
 type writer struct {
 	to *series
 	id int
-	// late is how long its calls take to arrive, whatever becomes of the caller.
+	// late is how long its calls take to arrive. One whose caller gives up before
+	// arrives all the same, or is lost.
 	late time.Duration
+	lost bool
 }
 
-func (w *writer) PutMetricData(_ context.Context, in *cloudwatch.PutMetricDataInput, _ ...func(*cloudwatch.Options)) (*cloudwatch.PutMetricDataOutput, error) {
-	time.Sleep(w.late)
-	for _, d := range in.MetricData {
-		w.to.data = append(w.to.data, sent{w.id, aws.ToTime(d.Timestamp), time.Now()})
+func (w *writer) PutMetricData(ctx context.Context, in *cloudwatch.PutMetricDataInput, _ ...func(*cloudwatch.Options)) (*cloudwatch.PutMetricDataOutput, error) {
+	arrived := make(chan struct{})
+	go func() {
+		defer close(arrived)
+		time.Sleep(w.late)
+		if ctx.Err() != nil && w.lost {
+			return
+		}
+		w.to.mu.Lock()
+		defer w.to.mu.Unlock()
+		for _, d := range in.MetricData {
+			w.to.data = append(w.to.data, sent{w.id, aws.ToTime(d.Timestamp), time.Now()})
+		}
+	}()
+	select {
+	case <-arrived:
+		return &cloudwatch.PutMetricDataOutput{}, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
 	}
-	return &cloudwatch.PutMetricDataOutput{}, nil
 }
 
-// lead runs one term for so long, and ends it as a release, as a kill or as a node
-// that is cut off from the API server: it goes on, and the Lease is not renewed.
+// The ends of a term: a release, a kill, and a node that is cut off from the API
+// server: it goes on, and the Lease is not renewed.
+const (
+	released = "released"
+	killed   = "killed"
+	cutOff   = "cut off"
+)
+
+// lead runs one term for so long.
 func lead(t *testing.T, l *lease, w *writer, interval, long time.Duration, end string) {
 	t.Helper()
-	reg := prometheus.NewRegistry()
-	counters, err := NewMetrics(reg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	previous, own, cut := l.renewed, time.Now(), false
+	left, own := l.renewed, time.Now()
 	l.renewed = own
-	client := fake.NewSimpleClientset(&appsv1.Deployment{
-		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "cart"}, Status: appsv1.DeploymentStatus{ObservedGeneration: 1, ReadyReplicas: 1, Replicas: 1, UpdatedReplicas: 1},
-	})
-	task, err := New(leader.Term{
-		Client: client, Previous: previous, Log: slog.New(slog.DiscardHandler), Metrics: reg,
-		Renewed: func() (time.Time, bool) { return own, time.Since(own) < 13*time.Second },
-	}, Options{
-		Interval: interval, Metric: Metric{Namespace: "N", Name: "M"}, Metrics: counters,
-		Targets: []Target{{Kind: deployment, Namespace: "shop", Name: "cart", Mode: AllOfThem}},
-	})
-	if err != nil {
-		t.Fatal(err)
+	p := newPlayer(t, leader.Term{
+		Previous: left,
+		Renewed:  func() (time.Time, bool) { return own, time.Since(own) < 13*time.Second },
+		Wrote:    func(at time.Time) { left = at },
+	}, w, interval)
+	defer p.stop()
+	if end == released {
+		time.AfterFunc(long, p.cancel) // in the middle of a Sync too
 	}
-	task.publish.client = w
-	ctx, stop := context.WithCancel(t.Context())
-	defer stop()
-	in := leader.NewInformers(client, nil)
-	if err := task.Watch(in, func(string) {}); err != nil {
-		t.Fatal(err)
-	}
-	in.Start(ctx)
-	defer in.Shutdown()
-	defer stop()
-	over, renewal, next := time.After(long), time.NewTicker(2*time.Second), time.After(0)
-	defer renewal.Stop()
-	for {
-		select {
-		case <-over:
-			switch {
-			case end == "released":
-				l.renewed = time.Now()
-				return
-			case end == "killed" || cut:
-				time.Sleep(15*time.Second - time.Since(l.renewed)) // until another may take it
-				return
-			}
-			cut, over = true, time.After(15*time.Second-time.Since(l.renewed))
-		case <-renewal.C:
-			if !cut {
-				own = time.Now()
-				l.renewed = own
-			}
-		case <-next:
-			again, err := task.Sync(ctx, theKey)
-			if err != nil || again <= 0 {
-				t.Fatalf("got again %s, %v", again, err)
-			}
-			next = time.After(again)
-		}
+	p.play(t, long, func() { own = time.Now(); l.renewed = own })
+	switch end {
+	case released:
+		// As leader.Leader does.
+		l.renewed = slices.MaxFunc([]time.Time{left, time.Now().Add(-time.Minute)}, time.Time.Compare)
+	case cutOff:
+		p.play(t, 15*time.Second-time.Since(l.renewed), func() {})
+	case killed:
+		time.Sleep(15*time.Second - time.Since(l.renewed)) // until another may take it
 	}
 }
 
-// TestTakeover lets one leader follow the other at random moments, and looks at
-// what CloudWatch got.
-func TestTakeover(t *testing.T) {
+// successions lets one leader follow the other at random moments.
+func successions(t *testing.T, interval, latest time.Duration, ends ...string) []sent {
+	t.Helper()
 	const terms = 200
+	random := rand.New(rand.NewPCG(1, uint64(interval)))
+	l, got := &lease{}, &series{}
+	for id := range terms {
+		w := &writer{to: got, id: id, late: time.Duration(random.Int64N(int64(latest))), lost: random.IntN(2) == 0}
+		long := time.Duration(random.Int64N(int64(3*max(interval, 30*time.Second)))) + time.Second
+		lead(t, l, w, interval, long, ends[random.IntN(len(ends))])
+		time.Sleep(time.Duration(random.IntN(2000)) * time.Millisecond) // until the next look
+	}
+	time.Sleep(latest)
+	return got.data
+}
+
+// TestTakeover looks at what CloudWatch got of many leaders.
+func TestTakeover(t *testing.T) {
 	for _, interval := range []time.Duration{time.Minute, time.Second, 10 * time.Second, 45 * time.Second, 5 * time.Minute} {
 		t.Run(interval.String(), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				random := rand.New(rand.NewPCG(1, uint64(interval)))
-				l, got := &lease{}, &series{}
-				for id := range terms {
-					end := []string{"released", "killed", "cut off"}[random.IntN(3)]
-					w := &writer{to: got, id: id, late: min(time.Duration(random.IntN(3000))*time.Millisecond, interval/2)}
-					lead(t, l, w, interval, time.Duration(random.Int64N(int64(3*max(interval, 30*time.Second))))+time.Second, end)
-					time.Sleep(time.Duration(random.IntN(2000)) * time.Millisecond) // until the next look
+				data := successions(t, interval, min(3*time.Second, interval/2), released, killed, cutOff)
+				check(t, data, interval)
+			})
+		})
+	}
+}
+
+// TestReleaseLosesNoMinute: where a leader has not published in a minute, its successor
+// does.
+func TestReleaseLosesNoMinute(t *testing.T) {
+	for _, interval := range []time.Duration{time.Minute, time.Second, 10 * time.Second} {
+		t.Run(interval.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				data := successions(t, interval, min(lastMoment, interval/2), released)
+				check(t, data, interval)
+				minutes := map[time.Time]bool{}
+				for _, d := range data {
+					minutes[d.at.Truncate(time.Minute)] = true
 				}
-				check(t, got.data, interval)
+				for minute := data[0].at.Truncate(time.Minute); minute.Before(data[len(data)-1].at); minute = minute.Add(time.Minute) {
+					if !minutes[minute] {
+						t.Errorf("minute %s is empty", minute)
+					}
+				}
 			})
 		})
 	}
@@ -133,7 +149,9 @@ func TestTakeover(t *testing.T) {
 // check proves that no minute has two writers, and that none waits for long.
 func check(t *testing.T, data []sent, interval time.Duration) {
 	t.Helper()
-	writers, widest, before := map[time.Time]int{}, time.Duration(0), data[0].at
+	writers, widest := map[time.Time]int{}, time.Duration(0)
+	slices.SortFunc(data, func(a, b sent) int { return a.at.Compare(b.at) })
+	before := data[0].at
 	for i, d := range data {
 		minute := d.at.Truncate(time.Minute)
 		if first, ok := writers[minute]; ok && first != d.writer {

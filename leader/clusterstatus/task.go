@@ -26,6 +26,9 @@ const lookAgain = 250 * time.Millisecond
 // renewals is more than the time between two renewals of a stock Lease.
 const renewals = 5 * time.Second
 
+// clockSet is how much the clock must have been set for it to matter.
+const clockSet = time.Second
+
 // longestSleep bounds the wait for a tick, which is a date: clocks are set.
 const longestSleep = time.Minute
 
@@ -37,16 +40,18 @@ type Options struct {
 	DryRun bool
 	// Metric names the metric. Required.
 	Metric Metric
-	// PerTarget publishes the health of each target besides, with Ratio also the
-	// ready share of its replicas.
-	PerTarget, Ratio bool
+	// PerTarget publishes the health of each target besides. Nil does not.
+	PerTarget *Series
 	// Targets must be healthy, all of them. Required.
 	Targets []Target
-	// AWS carries the process's own AWS identity and the HTTP client.
-	AWS aws.Config
-	// Region is asked before a call while AWS has none, e.g. "eu-west-1"; empty if it
-	// is not known yet. Nil means never.
-	Region func() string
+	// AWS returns the process's own AWS identity and the HTTP client. It is asked
+	// again after an error.
+	AWS func(context.Context) (aws.Config, error)
+	// Region is that of the metric, e.g. "eu-west-1". Empty means that of AWS.
+	Region string
+	// NodeRegion is asked before a call while neither names a region; it returns none
+	// while it is not known. Nil means never.
+	NodeRegion func() string
 	// Metrics are those of the process. Required.
 	Metrics *Metrics
 }
@@ -55,6 +60,15 @@ type Options struct {
 type Metric struct {
 	Namespace, Name string
 	Dimensions      []Dimension
+}
+
+// Series names the metrics of single targets.
+type Series struct {
+	// Kind, Namespace and Name are the dimensions that tell the targets apart.
+	Kind, Namespace, Name string
+	// Ratio ends the name of the metric of the ready share, e.g. "Ratio". Empty means
+	// that there is none.
+	Ratio string
 }
 
 // Dimension is one CloudWatch dimension.
@@ -66,6 +80,7 @@ type Task struct {
 	log      *slog.Logger
 	previous time.Time
 	renewed  func() (time.Time, bool)
+	wrote    func(time.Time)
 	register prometheus.Registerer // of the term
 	present  *present
 	sources  []*source // by target; several may have the same
@@ -76,7 +91,7 @@ type Task struct {
 	first    time.Time // when the first slot was due
 	gap      string    // why the slot has no datum yet
 	failures int       // of the slot
-	lags     lags
+	lags     []lags    // by target
 	told     []verdict // by target, as last logged
 	doubt    string    // a target that is unknown, and why; empty if none is
 
@@ -96,8 +111,8 @@ func New(term leader.Term, opts Options) (*Task, error) {
 	}
 	log := term.Log.With("task", Name)
 	return &Task{
-		opts: opts, log: log, previous: term.Previous, renewed: term.Renewed, register: term.Metrics,
-		present: newPresent(), publish: newPublisher(opts, log), told: make([]verdict, len(opts.Targets)),
+		opts: opts, log: log, previous: term.Previous, renewed: term.Renewed, wrote: term.Wrote, register: term.Metrics,
+		present: newPresent(), publish: newPublisher(opts, log), told: make([]verdict, len(opts.Targets)), lags: make([]lags, len(opts.Targets)),
 	}, nil
 }
 
@@ -128,13 +143,13 @@ func (t *Task) Watch(in leader.Informers, enqueue func(key string)) error {
 // Sync implements leader.Task. A datum that cannot be published is no error of it:
 // the runner's backoff would carry it past the next tick.
 func (t *Task) Sync(ctx context.Context, _ string) (again time.Duration, err error) {
-	now := time.Now().Round(0) // a tick is a date
+	now := time.Now()
 	t.advance(now)
-	if wait := t.slot.due.Sub(now); wait > 0 {
+	if wait := t.slot.due.Sub(now); wait > 0 { // of dates, as all of a slot's
 		return min(wait, longestSleep), nil
 	}
 	vouched, ours := t.renewed()
-	if !ours || vouched.Before(t.earliest()) {
+	if !ours || vouched.Before(t.earliest()) || drift(vouched, now).Abs() > clockSet {
 		t.gap = gapUnvouched
 		return lookAgain, nil
 	}
@@ -151,6 +166,12 @@ func (t *Task) Sync(ctx context.Context, _ string) (again time.Duration, err err
 	t.slot, _ = t.slot.next(now, t.opts.Interval)
 	t.gap, t.failures, t.complained = gapMissed, 0, ""
 	return atLeast(min(time.Until(t.slot.due), longestSleep)), nil
+}
+
+// drift is by how much the clock was set between two times, both with a monotonic
+// reading: a renewal of before that cannot be held against a tick.
+func drift(from, to time.Time) time.Duration {
+	return to.Round(0).Sub(from.Round(0)) - to.Sub(from)
 }
 
 // atLeast keeps a time that has passed from meaning never.
@@ -203,10 +224,16 @@ func (t *Task) put(term context.Context, found finding, vouched time.Time) strin
 		t.present.value.Set(found.value)
 		return putAccepted
 	}
-	ctx, cancel := context.WithTimeout(term, min(longestPut, max(time.Until(t.slot.end), shortestPut)))
+	if t.publish.rests() {
+		return putDenied
+	}
+	t.wrote(vouched)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(term), min(longestPut, max(time.Until(t.slot.end), shortestPut)))
 	defer cancel()
+	// A successor leaves the minute to this call, so it gets a moment to arrive.
+	defer context.AfterFunc(term, func() { time.AfterFunc(lastMoment, cancel) })()
 	outcome := t.publish.put(ctx, data)
-	if term.Err() != nil {
+	if term.Err() != nil && outcome != putAccepted {
 		return outcome // nothing failed but the term
 	}
 	t.opts.Metrics.puts.WithLabelValues(outcome).Inc()

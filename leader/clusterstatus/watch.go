@@ -19,7 +19,8 @@ import (
 
 // A watch costs us some 110 kB and the API server a stream that every event of the
 // kind is held against; an object costs us some 500 bytes, trimmed. So single names
-// are watched only where there are few of them.
+// are watched only where there are few of them. Selectors have a watch each; the
+// configuration bounds their number.
 const (
 	maxNamed   = 4   // of one kind in one namespace; with more, the namespace is watched
 	maxWatches = 100 // of one kind; with more, every namespace is watched
@@ -42,7 +43,9 @@ func plan(targets []Target) []scope {
 		if names[around] == nil {
 			names[around] = map[string]bool{}
 		}
-		names[around][t.Name] = true
+		if t.Name != "" {
+			names[around][t.Name] = true
+		}
 	}
 	for i, s := range scopes {
 		if s.selector == "" && len(names[scope{kind: s.kind, namespace: s.namespace}]) > maxNamed {
@@ -54,7 +57,9 @@ func plan(targets []Target) []scope {
 		if watches[s.kind] == nil {
 			watches[s.kind] = map[scope]bool{}
 		}
-		watches[s.kind][s] = true
+		if s.selector == "" {
+			watches[s.kind][s] = true
+		}
 	}
 	for i, s := range scopes {
 		if s.selector == "" && len(watches[s.kind]) > maxWatches {

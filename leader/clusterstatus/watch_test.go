@@ -8,8 +8,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	appsv1 "k8s.io/api/apps/v1"
-	batchv1 "k8s.io/api/batch/v1"
-	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -27,23 +25,41 @@ func many(kind string, namespaces, each int) []Target {
 	return targets
 }
 
+func selectors(n int) []Target {
+	var targets []Target
+	for i := range n {
+		targets = append(targets, Target{Kind: deployment, Namespace: fmt.Sprint("n", i), Selector: "a=b"})
+	}
+	return targets
+}
+
+// TestPlan has its numbers from docs/clusterstatus.md: up to 4 names of a namespace, up
+// to 100 watches of a kind.
 func TestPlan(t *testing.T) {
-	selected := Target{Kind: deployment, Namespace: "n0", Selector: "a=b"}
+	name, namespace, everything := scope{deployment, "n0", "w0", ""}, scope{deployment, "n0", "", ""}, scope{deployment, "", "", ""}
 	for _, test := range []struct {
 		name    string
 		targets []Target
 		first   scope
 		count   int // of watches
 	}{
-		{"few names", many(deployment, 1, maxNamed), scope{deployment, "n0", "w0", ""}, maxNamed},
-		{"the same name twice", append(many(deployment, 1, maxNamed), many(deployment, 1, maxNamed)...), scope{deployment, "n0", "w0", ""}, maxNamed},
-		{"many names of a namespace", many(deployment, 1, maxNamed+1), scope{deployment, "n0", "", ""}, 1},
-		{"kinds count by themselves", append(many(deployment, 1, maxNamed), many(daemonSet, 1, maxNamed)...), scope{deployment, "n0", "w0", ""}, 2 * maxNamed},
-		{"as many watches as may be", many(deployment, maxWatches, 1), scope{deployment, "n0", "w0", ""}, maxWatches},
-		{"too many watches", many(deployment, maxWatches+1, 1), scope{deployment, "", "", ""}, 1},
-		{"too many watches of names, few of namespaces", many(deployment, maxWatches, maxNamed+1), scope{deployment, "n0", "", ""}, maxWatches},
-		{"a selector stays", append(many(deployment, maxWatches, 1), selected), scope{deployment, "", "", ""}, 2},
-		{"a selector among many names", append([]Target{selected}, many(deployment, 1, maxNamed+1)...), scope{deployment, "n0", "", "a=b"}, 2},
+		{"4 names", many(deployment, 1, 4), name, 4},
+		{"the same 4 names twice", append(many(deployment, 1, 4), many(deployment, 1, 4)...), name, 4},
+		{"5 names of a namespace", many(deployment, 1, 5), namespace, 1},
+		{"5 names of one, 1 of another", append(many(deployment, 2, 1)[1:], many(deployment, 1, 5)...), scope{deployment, "n1", "w0", ""}, 2},
+		{"kinds count by themselves", append(many(deployment, 1, 4), many(daemonSet, 1, 4)...), name, 8},
+		{"100 watches", many(deployment, 100, 1), name, 100},
+		{"101 watches", many(deployment, 101, 1), everything, 1},
+		{"100 watches of 4 names each", many(deployment, 25, 4), name, 100},
+		{"104 watches of 4 names each", many(deployment, 26, 4), everything, 1},
+		{"500 names in 100 namespaces", many(deployment, 100, 5), namespace, 100},
+		{"505 names in 101 namespaces", many(deployment, 101, 5), everything, 1},
+		{"101 watches of one kind, few of another", append(many(daemonSet, 1, 1), many(deployment, 101, 1)...), scope{daemonSet, "n0", "w0", ""}, 2},
+		{"100 names and 100 selectors", append(many(deployment, 100, 1), selectors(100)...), name, 200},
+		{"1 name and 100 selectors", append(many(deployment, 1, 1), selectors(100)...), name, 101},
+		{"a selector stays", append(selectors(1), many(deployment, 101, 1)...), scope{deployment, "n0", "", "a=b"}, 2},
+		{"a selector among 5 names", append(selectors(1), many(deployment, 1, 5)...), scope{deployment, "n0", "", "a=b"}, 2},
+		{"a selector is no name", append(many(deployment, 1, 4), selectors(1)...), name, 5},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			got := plan(test.targets)
@@ -129,68 +145,5 @@ func TestStreamLooksOn(t *testing.T) {
 	defer again.Stop()
 	if got := s.doubt(true, time.Now()); got != nil {
 		t.Errorf("got %+v with a new watch, want no doubt", got)
-	}
-}
-
-func TestTrim(t *testing.T) {
-	meta := metav1.ObjectMeta{Name: "n", Namespace: "ns", UID: "u", Generation: 2, Labels: map[string]string{"a": "b"}, Annotations: map[string]string{"c": "d"}}
-	three, then := int32(3), metav1.NewTime(now)
-	condition := appsv1.DeploymentCondition{Type: appsv1.DeploymentProgressing, Status: corev1.ConditionFalse, Reason: progressDeadlineExceeded}
-	for _, test := range []struct {
-		name   string
-		object any
-		want   workload
-	}{
-		{
-			"Deployment", &appsv1.Deployment{ObjectMeta: meta, Spec: appsv1.DeploymentSpec{Replicas: &three}, Status: appsv1.DeploymentStatus{
-				ObservedGeneration: 1, Replicas: 4, UpdatedReplicas: 2, ReadyReplicas: 1, Conditions: []appsv1.DeploymentCondition{condition},
-			}},
-			workload{observed: 1, desired: 3, existing: 4, updated: 2, ready: 1, stalled: true},
-		},
-		{"Deployment without replicas", &appsv1.Deployment{ObjectMeta: meta}, workload{desired: 1}},
-		{
-			"StatefulSet", &appsv1.StatefulSet{ObjectMeta: meta, Spec: appsv1.StatefulSetSpec{Replicas: &three}, Status: appsv1.StatefulSetStatus{
-				ObservedGeneration: 2, Replicas: 3, UpdatedReplicas: 2, ReadyReplicas: 1,
-			}},
-			workload{observed: 2, desired: 3, existing: 3, updated: 2, ready: 1},
-		},
-		{
-			"DaemonSet", &appsv1.DaemonSet{ObjectMeta: meta, Status: appsv1.DaemonSetStatus{
-				ObservedGeneration: 2, DesiredNumberScheduled: 5, CurrentNumberScheduled: 4, UpdatedNumberScheduled: 3, NumberReady: 2,
-			}},
-			workload{observed: 2, desired: 5, existing: 4, updated: 3, ready: 2},
-		},
-		{
-			"Job that is complete", &batchv1.Job{ObjectMeta: meta, Status: batchv1.JobStatus{
-				CompletionTime: &then, Conditions: []batchv1.JobCondition{{Type: batchv1.JobComplete, Status: corev1.ConditionTrue}},
-			}},
-			workload{run: run{succeeded: now}},
-		},
-		{
-			"Job that failed", &batchv1.Job{ObjectMeta: meta, Status: batchv1.JobStatus{
-				Conditions: []batchv1.JobCondition{{Type: batchv1.JobFailed, Status: corev1.ConditionTrue, Reason: "DeadlineExceeded", LastTransitionTime: then}},
-			}},
-			workload{run: run{failed: now, why: "DeadlineExceeded"}},
-		},
-		{
-			"CronJob", &batchv1.CronJob{ObjectMeta: meta, Status: batchv1.CronJobStatus{
-				Active: []corev1.ObjectReference{{}}, LastScheduleTime: &then, LastSuccessfulTime: &then,
-			}},
-			workload{run: run{active: true, began: now, succeeded: now}},
-		},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			got, err := trim(test.object)
-			if err != nil {
-				t.Fatal(err)
-			}
-			test.want.ObjectMeta = metav1.ObjectMeta{Name: "n", Namespace: "ns", UID: "u", Generation: 2}
-			if diff := cmp.Diff(got, &test.want, cmp.AllowUnexported(workload{}, run{})); diff != "" {
-				t.Errorf("-got +want:\n%s", diff)
-			}
-			if again, err := trim(got); err != nil || again != got {
-				t.Errorf("trimmed again: got %v, %v", again, err)
-			}
-		})
 	}
 }

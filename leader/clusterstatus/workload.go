@@ -13,6 +13,10 @@ import (
 // k8s.io/kubernetes/pkg/controller/deployment/util.TimedOutReason.
 const progressDeadlineExceeded = "ProgressDeadlineExceeded"
 
+// rolledOut is the reason that it gives once every pod is of the newest spec, and
+// from then on: its NewRSAvailableReason.
+const rolledOut = "NewReplicaSetAvailable"
+
 // workload is all that is kept of an object: what it is judged by. Of its metadata
 // there are name, namespace, UID, resource version, generation and deletion.
 type workload struct {
@@ -24,6 +28,8 @@ type workload struct {
 	updated  int // of these, the ones of the newest
 	ready    int // of these, the ready ones of whatever generation
 	stalled  bool
+	// replacing: between the old pods, all of which go first, and the new ones.
+	replacing bool
 
 	run run
 }
@@ -45,10 +51,7 @@ func trim(obj any) (any, error) {
 		w := kept(&o.ObjectMeta)
 		w.observed, w.desired = o.Status.ObservedGeneration, replicas(o.Spec.Replicas)
 		w.existing, w.updated, w.ready = int(o.Status.Replicas), int(o.Status.UpdatedReplicas), int(o.Status.ReadyReplicas)
-		for _, c := range o.Status.Conditions {
-			w.stalled = w.stalled || c.Type == appsv1.DeploymentProgressing &&
-				c.Status == corev1.ConditionFalse && c.Reason == progressDeadlineExceeded
-		}
+		w.stalled, w.replacing = rollout(o)
 		return w, nil
 	case *appsv1.StatefulSet:
 		w := kept(&o.ObjectMeta)
@@ -71,6 +74,22 @@ func trim(obj any) (any, error) {
 		return w, nil
 	}
 	return obj, nil
+}
+
+// rollout reads a Deployment's conditions. One that may not make pods is not replacing
+// them, whatever its progress.
+func rollout(o *appsv1.Deployment) (stalled, replacing bool) {
+	refused := false
+	for _, c := range o.Status.Conditions {
+		switch c.Type {
+		case appsv1.DeploymentProgressing:
+			stalled = c.Status == corev1.ConditionFalse && c.Reason == progressDeadlineExceeded
+			replacing = c.Status == corev1.ConditionTrue && c.Reason != rolledOut
+		case appsv1.DeploymentReplicaFailure:
+			refused = c.Status == corev1.ConditionTrue
+		}
+	}
+	return stalled, replacing && !refused && o.Spec.Strategy.Type == appsv1.RecreateDeploymentStrategyType
 }
 
 func kept(from *metav1.ObjectMeta) *workload {

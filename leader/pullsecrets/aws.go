@@ -24,24 +24,33 @@ type publicTokenAPI interface {
 	GetAuthorizationToken(context.Context, *ecrpublic.GetAuthorizationTokenInput, ...func(*ecrpublic.Options)) (*ecrpublic.GetAuthorizationTokenOutput, error)
 }
 
-// dialer returns what builds an identity's client. base carries the process's own
-// AWS identity, the HTTP client and endpoints; it is not changed.
-func dialer(base aws.Config) func(identity) fetch {
+// dialer returns what builds an identity's client at its first call, since it learns
+// of a wrong clock from every answer. load returns the process's own AWS identity, the
+// HTTP client and endpoints.
+func dialer(load func(context.Context) (aws.Config, error)) func(identity) fetch {
 	return func(id identity) fetch {
-		config := configFor(base, id)
-		var ask fetch
-		if id.public {
-			ask = fetchPublic(ecrpublic.NewFromConfig(config))
-		} else {
-			ask = fetchPrivate(ecr.NewFromConfig(config, func(o *ecr.Options) {
-				setEndpoint(id, &o.EndpointOptions.UseFIPSEndpoint, &o.EndpointOptions.UseDualStackEndpoint)
-			}))
-		}
+		var ask fetch // calls of one identity never overlap
 		return func(ctx context.Context) (secretText, time.Time, error) {
+			if ask == nil {
+				base, err := load(ctx)
+				if err != nil {
+					return secretText{}, time.Time{}, &awsError{safeMessage(err.Error(), id), resultFailed}
+				}
+				ask = client(configFor(base, id), id)
+			}
 			token, expires, err := ask(ctx)
 			return token, expires, describe(err, id)
 		}
 	}
+}
+
+func client(config aws.Config, id identity) fetch {
+	if id.public {
+		return fetchPublic(ecrpublic.NewFromConfig(config))
+	}
+	return fetchPrivate(ecr.NewFromConfig(config, func(o *ecr.Options) {
+		setEndpoint(id, &o.EndpointOptions.UseFIPSEndpoint, &o.EndpointOptions.UseDualStackEndpoint)
+	}))
 }
 
 func configFor(base aws.Config, id identity) aws.Config {

@@ -37,6 +37,10 @@ func answering(status int, header http.Header, body string) func(*http.Request) 
 	}
 }
 
+func loaded(config aws.Config) func(context.Context) (aws.Config, error) {
+	return func(context.Context) (aws.Config, error) { return config, nil }
+}
+
 // ask calls AWS once for a registry.
 func ask(t *testing.T, r *recorder, host string, role Role) error {
 	t.Helper()
@@ -46,7 +50,7 @@ func ask(t *testing.T, r *recorder, host string, role Role) error {
 	}
 	base := aws.Config{HTTPClient: r, Retryer: func() aws.Retryer { return aws.NopRetryer{} }}
 	id := registry.identity(accessKeys{id: keyID, secret: secret(keySecret), session: secret("session-token-of-keys")}, role)
-	_, _, err = dialer(base)(id)(t.Context())
+	_, _, err = dialer(loaded(base))(id)(t.Context())
 	return err
 }
 
@@ -188,7 +192,7 @@ func TestGoodAnswer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	token, expires, err := dialer(aws.Config{HTTPClient: r})(registry.identity(accessKeys{id: keyID, secret: secret(keySecret)}, Role{}))(t.Context())
+	token, expires, err := dialer(loaded(aws.Config{HTTPClient: r}))(registry.identity(accessKeys{id: keyID, secret: secret(keySecret)}, Role{}))(t.Context())
 	if err != nil || token.reveal() != "QVdTOmh1bnRlcjI=" || !expires.Equal(time.Unix(1.7e9, 0)) {
 		t.Fatalf("got %q, %s, %v", token.reveal(), expires, err)
 	}
@@ -199,5 +203,29 @@ func TestGoodAnswer(t *testing.T) {
 	want := `{"auths":{"123456789012.dkr-ecr.eu-west-1.on.aws":{"auth":"QVdTOmh1bnRlcjI="},"123456789012.dkr.ecr.eu-west-1.amazonaws.com":{"auth":"QVdTOmh1bnRlcjI="}}}`
 	if diff := cmp.Diff(want, content.reveal()); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
+	}
+}
+
+// TestConfigurationThatCannotBeLoaded fails each call until it can be.
+func TestConfigurationThatCannotBeLoaded(t *testing.T) {
+	registry, err := Parse("123456789012.dkr.ecr.eu-west-1.amazonaws.com")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &recorder{answer: answering(http.StatusOK, nil, `{"authorizationData":[{"authorizationToken":"QVdTOng=","expiresAt":1772366400}]}`)}
+	broken := true
+	fetch := dialer(func(context.Context) (aws.Config, error) {
+		if broken {
+			return aws.Config{}, errors.New("load AWS configuration: AWS_MAX_ATTEMPTS=many")
+		}
+		return aws.Config{HTTPClient: r}, nil
+	})(registry.identity(accessKeys{id: keyID, secret: secret(keySecret)}, Role{}))
+	_, _, err = fetch(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "AWS_MAX_ATTEMPTS=many") || outcome(err) != resultFailed {
+		t.Errorf("got %v, want the reason", err)
+	}
+	broken = false
+	if _, _, err := fetch(t.Context()); err != nil {
+		t.Errorf("after it was mended: %v", err)
 	}
 }

@@ -61,9 +61,9 @@ type Options struct {
 	Roles map[string]Role
 	// Public also serves namespaces labelled "public.ecr.aws".
 	Public bool
-	// AWS carries the process's own AWS identity and the HTTP client. Its region
-	// is not used.
-	AWS aws.Config
+	// AWS returns the process's own AWS identity and the HTTP client; its region is
+	// not used. It is asked again after an error.
+	AWS func(context.Context) (aws.Config, error)
 	// Metrics are those of the process. Required.
 	Metrics *Metrics
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	awsconfig "github.com/aws/aws-sdk-go-v2/config"
 	"github.com/prometheus/common/expfmt"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -31,12 +32,11 @@ func (s *scene) run(t testing.TB, change ...func(*pullsecrets.Options)) *term {
 
 func (s *scene) runAs(t testing.TB, config *rest.Config, change ...func(*pullsecrets.Options)) *term {
 	t.Helper()
-	own, err := awsconfig.LoadDefaultConfig(t.Context())
-	expect.OK(t, err)
+	load := func(ctx context.Context) (aws.Config, error) { return awsconfig.LoadDefaultConfig(ctx) }
 	r := &term{scene: s, Term: testterm.Run(t, config, home, func(about leader.Term) (leader.Task, error) {
 		counters, err := pullsecrets.NewMetrics(about.Metrics)
 		expect.OK(t, err)
-		opts := pullsecrets.Options{HostNamespace: keysIn, CredentialsSecretPrefix: prefix, AWS: own, Metrics: counters}
+		opts := pullsecrets.Options{HostNamespace: keysIn, CredentialsSecretPrefix: prefix, AWS: load, Metrics: counters}
 		for _, c := range change {
 			c(&opts)
 		}

@@ -31,8 +31,12 @@ func deploy(path ...string) string {
 	return filepath.Join(append([]string{fixtures.Root(), "deploy"}, path...)...)
 }
 
-// helm returns the path of the program. The go command builds it if it has not yet.
+// helm returns the path of the program: what make has built, or else what the go
+// command builds and keeps.
 var helm = sync.OnceValues(func() (string, error) {
+	if built := os.Getenv("CHANDLER_HELM"); built != "" {
+		return built, nil
+	}
 	tool := exec.Command("go", "tool", "-n", "helm")
 	tool.Dir = filepath.Join(fixtures.Root(), "tools", "helm")
 	tool.Stderr = os.Stderr

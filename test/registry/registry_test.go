@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	awssdk "github.com/aws/aws-sdk-go-v2/aws"
 	awsconfig "github.com/aws/aws-sdk-go-v2/config"
 	"github.com/distribution/distribution/v3/configuration"
 	_ "github.com/distribution/distribution/v3/registry/auth/htpasswd"
@@ -154,10 +155,7 @@ func lead(t *testing.T, c *cluster.Cluster, pod string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	own, err := awsconfig.LoadDefaultConfig(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	load := func(ctx context.Context) (awssdk.Config, error) { return awsconfig.LoadDefaultConfig(ctx) }
 	registerer := prometheus.NewRegistry()
 	metrics, err := pullsecrets.NewMetrics(registerer)
 	if err != nil {
@@ -168,7 +166,7 @@ func lead(t *testing.T, c *cluster.Cluster, pod string) {
 		Log: slog.New(slog.NewTextHandler(t.Output(), nil)), Metrics: registerer,
 		Tasks: func(term leader.Term) ([]leader.Task, error) {
 			task, err := pullsecrets.New(term, pullsecrets.Options{
-				HostNamespace: keysIn, CredentialsSecretPrefix: prefix, AWS: own, Metrics: metrics,
+				HostNamespace: keysIn, CredentialsSecretPrefix: prefix, AWS: load, Metrics: metrics,
 			})
 			return []leader.Task{task}, err
 		},
