@@ -12,7 +12,7 @@ LINT     = $(CACHE)/tools/golangci-lint-$(shell cat tools/lint/go.mod tools/lint
 HELM     = $(CACHE)/tools/helm-$(shell cat tools/helm/go.mod tools/helm/go.sum | sha256sum | cut -c1-16)-$(shell go env GOVERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: help build image run test e2e fuzz bench lint fmt golden verify binaries cluster-up cluster-down clean
+.PHONY: help build image run test e2e fuzz bench lint fmt golden verify binaries cluster-up cluster-down kind-up kind-load e2e-kind kind-down clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -84,6 +84,18 @@ cluster-up: ## Start a control plane and print its kubeconfig; NODES=3 adds real
 
 cluster-down: ## Stop what cluster-up started
 	@go run ./test/cluster/cmd/cluster down
+
+kind-up: ## Create a cluster of four nodes with kind, for machines with Docker
+	@test/kind/kind.sh up
+
+kind-load: ## Build the images that the end-to-end tests run and load them into kind's nodes
+	@test/kind/kind.sh load
+
+e2e-kind: ## Run the end-to-end tests on kind, but for what needs the nodes themselves
+	@test/kind/kind.sh test
+
+kind-down: ## Delete kind's cluster
+	@test/kind/kind.sh down
 
 clean: ## Remove what was built in the checkout
 	rm -rf bin
