@@ -9,9 +9,10 @@ NODES   ?= 0
 
 LDFLAGS  = -s -w -X github.com/chandler-k8s/chandler/cli.version=$(VERSION) -X github.com/chandler-k8s/chandler/cli.commit=$(COMMIT)
 LINT     = $(CACHE)/tools/golangci-lint-$(shell cat tools/lint/go.mod tools/lint/go.sum | sha256sum | cut -c1-16)-$(shell go env GOVERSION)
+HELM     = $(CACHE)/tools/helm-$(shell cat tools/helm/go.mod tools/helm/go.sum | sha256sum | cut -c1-16)-$(shell go env GOVERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: help build image run test e2e fuzz bench lint fmt golden verify binaries cluster-up cluster-down clean
+.PHONY: help build image run test e2e fuzz bench lint fmt golden verify binaries cluster-up cluster-down kind-up kind-load e2e-kind kind-down clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,8 +35,8 @@ run: build binaries ## Show it: a control plane, three nodes, an agent on each (
 	@go build -o bin/demo ./test/demo
 	@bin/demo --binary bin/chandler --for $(RUN_FOR)
 
-test: binaries ## Run all tests: unit, race detector, integration on a real API server
-	go test -race -timeout 20m ./...
+test: binaries $(HELM) ## Run all tests: unit, race detector, integration on a real API server
+	CHANDLER_HELM=$(HELM) go test -race -timeout 20m ./...
 	cd test/registry && go test -race -timeout 20m ./...
 	cd tools/image && go test ./...
 
@@ -61,15 +62,17 @@ lint: $(LINT) ## Check the code, and the table of imports
 fmt: $(LINT) ## Format the code
 	$(LINT) fmt ./...
 
-golden: ## Write the golden files, the JSON schema and the default policies anew
+golden: $(HELM) ## Write the golden files, the JSON schema, the policies and the manifests of deploy/ anew
 	go test ./config ./node/identity ./leader/scrapercsr -update
 	go test ./leader -run TestMetrics -update
 	go test ./leader/clusterstatus -run TestAlarmGolden -update
+	CHANDLER_HELM=$(HELM) go test ./test/chart -run 'TestManifests|TestInstall' -update
 
 verify: lint test ## Run what CI runs; leaves no diff
 	go mod tidy -diff
 	cd test/registry && go mod tidy -diff
 	cd tools/image && go mod tidy -diff
+	cd tools/helm && go mod tidy -diff
 	git diff --exit-code
 
 binaries: ## Build the control plane that tests use, once (minutes)
@@ -82,6 +85,18 @@ cluster-up: ## Start a control plane and print its kubeconfig; NODES=3 adds real
 cluster-down: ## Stop what cluster-up started
 	@go run ./test/cluster/cmd/cluster down
 
+kind-up: ## Create a cluster of four nodes with kind, for machines with Docker
+	@test/kind/kind.sh up
+
+kind-load: ## Build the images that the end-to-end tests run and load them into kind's nodes
+	@test/kind/kind.sh load
+
+e2e-kind: ## Run the end-to-end tests on kind, but for what needs the nodes themselves
+	@test/kind/kind.sh test
+
+kind-down: ## Delete kind's cluster
+	@test/kind/kind.sh down
+
 clean: ## Remove what was built in the checkout
 	rm -rf bin
 
@@ -89,3 +104,8 @@ $(LINT):
 	@echo "building golangci-lint, once (minutes): $@"
 	@mkdir -p $(@D)
 	cd tools/lint && go build -o $@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+
+$(HELM):
+	@echo "building helm, once (minutes): $@"
+	@mkdir -p $(@D)
+	cd tools/helm && go build -o $@ helm.sh/helm/v4/cmd/helm

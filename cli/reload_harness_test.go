@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -74,13 +75,32 @@ func (r *reloader) start(args ...string) {
 		_ = r.cmd.Wait() // the exit code is looked at by code
 	}()
 	r.t.Cleanup(func() {
+		wrapped := r.children()
 		r.signal(syscall.SIGKILL)
 		<-r.ended
+		for _, pid := range wrapped {
+			_ = syscall.Kill(-pid, syscall.SIGKILL) // its group, if it has not ended by itself
+		}
 		if r.t.Failed() {
 			r.t.Logf("output:\n%s\njournal:\n%s", r.output.String(), r.read())
 		}
 	})
 	r.awaitOutput("msg=watching")
+}
+
+// children are the commands that the program runs, each the first of its group.
+func (r *reloader) children() (pids []int) {
+	lists, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", r.cmd.Process.Pid))
+	expect.OK(r.t, err)
+	for _, list := range lists {
+		text, _ := os.ReadFile(list) // a thread may have ended
+		for number := range strings.FieldsSeq(string(text)) {
+			pid, err := strconv.Atoi(number)
+			expect.OK(r.t, err)
+			pids = append(pids, pid)
+		}
+	}
+	return pids
 }
 
 func (r *reloader) signal(s syscall.Signal) {

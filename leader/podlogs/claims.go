@@ -21,6 +21,9 @@ const (
 	replicaSet  = "ReplicaSet"
 )
 
+// kinds are those that a pod can belong to in the end.
+func kinds() []string { return []string{deployment, statefulSet, daemonSet, job, cronJob} }
+
 // workload is what a pod belongs to in the end.
 type workload struct {
 	kind, name string
@@ -42,8 +45,11 @@ func apiVersion(kind string) string {
 func roleKey(namespace, name string) string { return namespace + "/" + name }
 
 // uidKey is the key of pods by what controls them. It is bound to the namespace: a
-// reference to what is elsewhere must lead nowhere.
-func uidKey(namespace string, uid types.UID) string { return namespace + "/uid/" + string(uid) }
+// reference to what is elsewhere must lead nowhere. The kind keeps a reference to a
+// Job from leading to a ReplicaSet.
+func uidKey(namespace, kind string, uid types.UID) string {
+	return namespace + "/" + kind + "/" + string(uid)
+}
 
 // referred returns what a reference points to if it is of one of the kinds. A name
 // that could not be a Role's is as good as none: references are not validated.
@@ -83,7 +89,7 @@ func indexPods(obj any) ([]string, error) {
 		return nil, nil
 	}
 	if owner, ok := controller(pod, replicaSet, job); ok {
-		return []string{uidKey(pod.GetNamespace(), owner.uid)}, nil
+		return []string{uidKey(pod.GetNamespace(), owner.kind, owner.uid)}, nil
 	}
 	if owner, ok := controller(pod, statefulSet, daemonSet); ok {
 		return []string{roleKey(pod.GetNamespace(), owner.name)}, nil
@@ -131,15 +137,16 @@ func (t *Task) members(key string) map[workload][]string {
 		}
 	}
 	for _, between := range []struct {
+		kind       string
 		indexer    cache.Indexer
 		workloadOf func(metav1.Object) (workload, bool)
-	}{{t.replicaSets, workloadOfReplicaSet}, {t.jobs, workloadOfJob}} {
+	}{{replicaSet, t.replicaSets, workloadOfReplicaSet}, {job, t.jobs, workloadOfJob}} {
 		for _, object := range indexed(between.indexer, key) {
 			owner, ok := between.workloadOf(object)
 			if !ok {
 				continue
 			}
-			for _, pod := range indexed(t.pods, uidKey(namespace, object.GetUID())) {
+			for _, pod := range indexed(t.pods, uidKey(namespace, between.kind, object.GetUID())) {
 				found[owner] = append(found[owner], pod.GetName())
 			}
 		}

@@ -41,7 +41,7 @@ func (f found) made() map[string]metav1.Object {
 // ownerOf returns the workload that an object of ours says it belongs to.
 func ownerOf(object metav1.Object) (workload, bool) {
 	for _, ref := range object.GetOwnerReferences() {
-		owner, ok := referred(&ref, deployment, statefulSet, daemonSet, job, cronJob)
+		owner, ok := referred(&ref, kinds()...)
 		if ok && prefix+owner.name == object.GetName() {
 			return owner, true
 		}
@@ -78,52 +78,45 @@ func (f found) claimants() []workload {
 	return claimants
 }
 
-// sole returns the only claimant if it has pods.
-func (f found) sole() (workload, bool) {
-	claimants := f.claimants()
-	if len(claimants) != 1 || len(f.members[claimants[0]]) == 0 {
-		return workload{}, false
-	}
-	return claimants[0], true
-}
-
-// answer is what the API server says of a claimant.
+// answer is what the API server said of a claimant.
 type answer struct {
-	workload
 	exists   bool // and is not being deleted
 	labelled bool // its pod template carries the label
 	created  time.Time
+	doubted  bool // it has to be asked about, again or at last
 }
 
-// elect returns the claimant whose Role it is, if any, and those that must do
-// without: of those that exist and have pods or at least the label, the one that has
-// the Role already, or else the oldest.
-func (f found) elect(answers []answer) (winner workload, ok bool, losers []workload) {
-	recorded, _ := f.recorded()
-	var live []answer
-	for _, a := range answers {
-		if a.exists && (a.labelled || len(f.members[a.workload]) > 0) {
-			live = append(live, a)
+// elect returns the claimant whose Role it is, zero if none is, and those that must
+// do without: of those that exist and have pods or at least the label, the one that
+// has the Role already, or else the oldest. Who was not asked about counts as
+// existing.
+func (f found) elect(answers map[workload]answer) (winner workload, losers []workload) {
+	var live []workload
+	for _, claimant := range f.claimants() {
+		a, asked := answers[claimant]
+		if !asked || a.exists && (a.labelled || len(f.members[claimant]) > 0) {
+			live = append(live, claimant)
 		}
 	}
 	if len(live) == 0 {
-		return workload{}, false, nil
+		return workload{}, nil
 	}
-	first := slices.MinFunc(live, func(a, b answer) int {
-		if has := a.workload == recorded; has != (b.workload == recorded) {
+	recorded, _ := f.recorded()
+	winner = slices.MinFunc(live, func(a, b workload) int {
+		if has := a == recorded; has != (b == recorded) {
 			if has {
 				return -1
 			}
 			return 1
 		}
-		return a.created.Compare(b.created)
+		return answers[a].created.Compare(answers[b].created)
 	})
-	for _, a := range live {
-		if a.workload != first.workload {
-			losers = append(losers, a.workload)
+	for _, claimant := range live {
+		if claimant != winner {
+			losers = append(losers, claimant)
 		}
 	}
-	return first.workload, true, losers
+	return winner, losers
 }
 
 // rules returns those of a Role for pods of the given names. Without names there
@@ -140,6 +133,32 @@ func rules(names []string, listPods bool) []rbacv1.PolicyRule {
 		})
 	}
 	return all
+}
+
+// granted returns what rules grant that are as ours are.
+func granted(all []rbacv1.PolicyRule) (names []string, listPods bool) {
+	for _, rule := range all {
+		ours := rules(rule.ResourceNames, true)
+		switch {
+		case equality.Semantic.DeepEqual(rule, ours[0]):
+			listPods = true
+		case len(ours) > 1 && equality.Semantic.DeepEqual(rule, ours[1]):
+			names = append(names, rule.ResourceNames...)
+		}
+	}
+	return names, listPods
+}
+
+// narrowed returns as much of what a Role should grant as it grants already.
+func narrowed(got, want *rbacv1.Role) *rbacv1.Role {
+	has, mayList := granted(got.Rules)
+	names, listPods := granted(want.Rules)
+	kept := map[string]bool{}
+	for _, name := range has {
+		kept[name] = true
+	}
+	names = slices.DeleteFunc(names, func(name string) bool { return !kept[name] })
+	return &rbacv1.Role{ObjectMeta: want.ObjectMeta, Rules: rules(names, listPods && mayList)}
 }
 
 // objectMeta is that of everything we make for a workload. The reference blocks

@@ -2,23 +2,15 @@ package podlogs
 
 import (
 	"fmt"
-	"log/slog"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/prometheus/client_golang/prometheus"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/kubernetes/fake"
-	"k8s.io/client-go/metadata"
-	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/events"
-
-	"github.com/chandler-k8s/chandler/leader"
+	"k8s.io/apimachinery/pkg/util/validation"
 )
 
 func TestRules(t *testing.T) {
@@ -41,6 +33,32 @@ func TestRules(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			if diff := cmp.Diff(test.want, rules(test.pods, test.listPods)); diff != "" {
+				t.Errorf("-want +got:\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestNarrowed(t *testing.T) {
+	every := []rbacv1.PolicyRule{{APIGroups: []string{""}, Resources: []string{"pods/log"}, Verbs: []string{"get", "list", "watch"}}}
+	for _, test := range []struct {
+		name            string
+		got, want, less []rbacv1.PolicyRule
+	}{
+		{"a pod less", rules([]string{"a", "b"}, true), rules([]string{"b"}, true), rules([]string{"b"}, true)},
+		{"a pod more", rules([]string{"b"}, true), rules([]string{"a", "b"}, true), rules([]string{"b"}, true)},
+		{"other pods", rules([]string{"a"}, true), rules([]string{"b"}, true), rules(nil, true)},
+		{"no pods", rules([]string{"a"}, true), rules(nil, true), rules(nil, true)},
+		{"the first pods", nil, rules([]string{"a"}, true), nil},
+		{"listing", rules([]string{"a"}, false), rules([]string{"a"}, true), rules([]string{"a"}, false)},
+		{"no listing", rules([]string{"a"}, true), rules([]string{"a"}, false), rules([]string{"a"}, false)},
+		{"edited: every pod", every, rules([]string{"a"}, false), nil},
+		{"edited: two rules", append(rules([]string{"b"}, false), rules([]string{"a"}, false)...), rules([]string{"a", "b"}, false), rules([]string{"a", "b"}, false)},
+		{"edited: everything", []rbacv1.PolicyRule{{APIGroups: []string{"*"}, Resources: []string{"*"}, Verbs: []string{"*"}}}, rules([]string{"a"}, true), nil},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			less := narrowed(&rbacv1.Role{Rules: test.got}, &rbacv1.Role{Rules: test.want})
+			if diff := cmp.Diff(test.less, less.Rules); diff != "" {
 				t.Errorf("-want +got:\n%s", diff)
 			}
 		})
@@ -77,38 +95,55 @@ func TestReferred(t *testing.T) {
 	}
 }
 
+// FuzzReferred: what a reference says becomes a key and the name of a Role.
+func FuzzReferred(f *testing.F) {
+	f.Add("apps/v1", deployment, "web")
+	f.Add("batch/v1", job, strings.Repeat("x", 253))
+	f.Add("apps/v1", statefulSet, "a/b")
+	f.Add("a/b/c", cronJob, "..")
+	f.Fuzz(func(t *testing.T, version, kind, name string) {
+		owner, ok := referred(&metav1.OwnerReference{APIVersion: version, Kind: kind, Name: name}, kinds()...)
+		if !ok {
+			return
+		}
+		if problems := validation.IsDNS1123Subdomain(prefix + owner.name); len(problems) > 0 || owner.kind != kind {
+			t.Errorf("got %v: %v", owner, problems)
+		}
+	})
+}
+
 func TestElect(t *testing.T) {
 	early, late := time.Unix(1000, 0), time.Unix(2000, 0)
 	d, s := workload{deployment, "web", "1"}, workload{statefulSet, "web", "2"}
 	ofD := &rbacv1.Role{ObjectMeta: objectMeta("ns", d)}
 	ofS := &rbacv1.Role{ObjectMeta: objectMeta("ns", s)}
 	both := map[workload][]string{d: {"web-x"}, s: {"web-0"}}
-	answers := func(createdD, createdS time.Time) []answer {
-		return []answer{{d, true, true, createdD}, {s, true, true, createdS}}
-	}
+	is := func(created time.Time) answer { return answer{exists: true, labelled: true, created: created} }
+	unlabelled, gone := answer{exists: true, created: early}, answer{}
 	for _, test := range []struct {
 		name    string
 		members map[workload][]string
 		role    *rbacv1.Role
-		answers []answer
+		answers map[workload]answer
 		want    workload
 		losers  []workload
 	}{
-		{"the oldest", both, nil, answers(late, early), s, []workload{d}},
-		{"of one age, always the same", both, nil, answers(early, early), d, []workload{s}},
-		{"who has the Role", both, ofD, answers(late, early), d, []workload{s}},
-		{"who has the Role and no pods", map[workload][]string{s: {"web-0"}}, ofD, answers(late, early), d, []workload{s}},
-		{"who has the Role lost the label", map[workload][]string{s: {"web-0"}}, ofD, []answer{{d, true, false, early}, {s, true, true, late}}, s, nil},
-		{"who has the Role is gone", both, ofD, []answer{{workload: d}, {s, true, true, late}}, s, nil},
-		{"label removed, pods left", map[workload][]string{s: {"web-0"}}, ofS, []answer{{s, true, false, early}}, s, nil},
-		{"no label, no pods", nil, ofS, []answer{{s, true, false, early}}, workload{}, nil},
-		{"gone", nil, ofS, []answer{{workload: s}}, workload{}, nil},
+		{"the oldest", both, nil, map[workload]answer{d: is(late), s: is(early)}, s, []workload{d}},
+		{"of one age, always the same", both, nil, map[workload]answer{d: is(early), s: is(early)}, d, []workload{s}},
+		{"who has the Role", both, ofD, map[workload]answer{d: is(late), s: is(early)}, d, []workload{s}},
+		{"who has the Role and no pods", map[workload][]string{s: {"web-0"}}, ofD, map[workload]answer{d: is(late), s: is(early)}, d, []workload{s}},
+		{"who has the Role lost the label", map[workload][]string{s: {"web-0"}}, ofD, map[workload]answer{d: unlabelled, s: is(late)}, s, nil},
+		{"who has the Role is gone", both, ofD, map[workload]answer{d: gone, s: is(late)}, s, nil},
+		{"label removed, pods left", map[workload][]string{s: {"web-0"}}, ofS, map[workload]answer{s: unlabelled}, s, nil},
+		{"no label, no pods", nil, ofS, map[workload]answer{s: unlabelled}, workload{}, nil},
+		{"gone", nil, ofS, map[workload]answer{s: gone}, workload{}, nil},
+		{"sole, not asked about", map[workload][]string{s: {"web-0"}}, nil, nil, s, nil},
+		{"all gone, pods left", both, ofD, map[workload]answer{d: gone, s: gone}, workload{}, nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			f := found{members: test.members, role: test.role}
-			got, ok, losers := f.elect(test.answers)
-			if got != test.want || ok != (test.want != workload{}) {
-				t.Errorf("got %v, %t, want %v", got, ok, test.want)
+			got, losers := found{members: test.members, role: test.role}.elect(test.answers)
+			if got != test.want {
+				t.Errorf("got %v, want %v", got, test.want)
 			}
 			if diff := cmp.Diff(test.losers, losers, cmp.AllowUnexported(workload{})); diff != "" {
 				t.Errorf("losers -want +got:\n%s", diff)
@@ -174,43 +209,21 @@ func TestPace(t *testing.T) {
 	}
 }
 
-// newTask returns a task that nothing runs.
-func newTask(t *testing.T) (*Task, *events.FakeRecorder) {
-	t.Helper()
-	registry := prometheus.NewRegistry()
-	metrics, err := NewMetrics(registry)
-	if err != nil {
-		t.Fatal(err)
-	}
-	recorder := events.NewFakeRecorder(10)
-	client := fake.NewClientset()
-	task, err := New(leader.Term{
-		Client: client, Events: recorder, Metrics: registry, Namespace: "chandler", Log: slog.New(slog.DiscardHandler),
-	}, Options{ListPods: true, Metrics: metrics})
-	if err != nil {
-		t.Fatal(err)
-	}
-	bare := metadata.NewForConfigOrDie(&rest.Config{}) // never used: nothing starts
-	if err := task.Watch(leader.NewInformers(client, bare), func(string) {}); err != nil {
-		t.Fatal(err)
-	}
-	return task, recorder
-}
-
 func TestFullRole(t *testing.T) {
-	task, recorder := newTask(t)
+	task := newPlay(t)
+	recorder := task.recorder
 	owner := workload{deployment, "web", "1"}
 	var names []string
 	for i := range maxPods + 1 {
 		names = append(names, fmt.Sprintf("web-%06d", i))
 	}
-	role := task.role("ns", plan{owner, names})
+	role := task.role("ns", plan{owner: owner, names: names})
 	if got := role.Rules[1].ResourceNames; len(got) != maxPods || got[0] != "web-000000" {
 		t.Errorf("got %d names from %s on, want the first %d", len(got), got[0], maxPods)
 	}
 	task.state("ns/web")
 	for range 3 {
-		task.settled("ns/web", found{members: map[workload][]string{owner: names}}, owner)
+		task.settled("ns/web", found{role: role}, plan{owner: owner, names: names}, 0)
 	}
 	if got := <-recorder.Events; !strings.Contains(got, reasonFull) || !strings.Contains(got, "of 5001 pods") {
 		t.Errorf("got Event %q, want %s", got, reasonFull)
@@ -224,7 +237,7 @@ func TestFullRole(t *testing.T) {
 }
 
 func TestMembers(t *testing.T) {
-	task, _ := newTask(t)
+	task := newPlay(t)
 	yes := true
 	add := func(indexer interface{ Add(any) error }, namespace, name string, uid types.UID, owner metav1.OwnerReference) {
 		t.Helper()
@@ -253,6 +266,7 @@ func TestMembers(t *testing.T) {
 		"new-a": ref("apps/v1", replicaSet, "web-2", "rs2"), "rolled": ref("apps/v1", replicaSet, "canary", "rs3"),
 		"other-uid": ref("apps/v1", replicaSet, "web-1", "rs9"), "worker": ref("batch/v1", job, "web", "j"),
 		"web-0": ref("apps/v1", statefulSet, "web", "s"), "loose": {},
+		"other-kind": ref("batch/v1", job, "web-1", "rs1"),
 	} {
 		add(task.pods, "a", name, types.UID("pod-"+name), owner)
 	}
@@ -268,47 +282,4 @@ func TestMembers(t *testing.T) {
 	if got := task.members("b/web"); len(got) > 0 {
 		t.Errorf("got %v in the other namespace, want none", got)
 	}
-}
-
-func TestStray(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		task, recorder := newTask(t)
-		sync := func() time.Duration {
-			t.Helper()
-			again, err := task.Sync(t.Context(), "ns/pod/bare")
-			if err != nil {
-				t.Fatal(err)
-			}
-			return again
-		}
-		pod := &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "bare", UID: "1"}}
-		put := func() {
-			t.Helper()
-			if err := task.pods.Update(pod.DeepCopy()); err != nil {
-				t.Fatal(err)
-			}
-		}
-		put()
-		time.Sleep(sync() - time.Second)
-		if got := sync(); got != time.Second || len(recorder.Events) > 0 {
-			t.Errorf("got %d Events, again after %s, want it told after %s", len(recorder.Events), got, lag)
-		}
-		time.Sleep(time.Second)
-		for range 3 {
-			if got := sync(); got != 0 {
-				t.Errorf("got again after %s, want never", got)
-			}
-		}
-		if got := len(recorder.Events); got != 1 {
-			t.Errorf("got %d Events, want one", got)
-		}
-		<-recorder.Events
-		// One that is being deleted is no concern, nor is one of another name's.
-		now := metav1.Now()
-		pod.UID, pod.DeletionTimestamp = "2", &now
-		put()
-		if got := sync(); got != 0 || len(task.stray) > 0 || len(recorder.Events) > 0 {
-			t.Errorf("a pod on its way out: again after %s, %d strays", got, len(task.stray))
-		}
-	})
 }

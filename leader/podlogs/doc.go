@@ -27,9 +27,11 @@
 //
 // The watches do not show whether a workload without pods is scaled to zero or has
 // lost its label, nor which of two that claim one name exists. Then, and about
-// hourly for one that stays without pods, the workload is read. It also is when a
-// Role that this term made has vanished, lest a claim to a workload that never
-// existed makes us and the garbage collector chase each other.
+// hourly for one that stays without pods, the workload is read. It also is before
+// anything is made again of which the watch has shown the end, or has not shown
+// soon after it was made: the workload may be gone although its pods are seen, and
+// we and the garbage collector would chase each other. One that is gone stays so;
+// the others are believed until something of theirs ends again.
 //
 // # Bursts
 //
@@ -43,7 +45,7 @@
 // such a Role, rules and owner references are set right and the rest is left; a
 // ServiceAccount or RoleBinding is made if there is none of its name and then left
 // as it is. The admission policies of deploy/base/podlogs.yaml hold the leader to
-// all this. Before the first write of each kind, and again every ten minutes in
-// which there is one, two dry runs prove that its policy is in force; without it
-// nothing is written.
+// all this. Before the first write of each kind that grants something, and again
+// every ten minutes in which there is one, dry runs prove that its policy is in
+// force; without it nothing is granted. Taking away goes on.
 package podlogs

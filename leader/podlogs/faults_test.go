@@ -219,35 +219,43 @@ func strays(t *testing.T, s *scene) {
 	r.wantMetric(t, 0, "chandler_podlogs_ignored_pods")
 }
 
-// acrossNamespaces has a pod that claims to belong to a ReplicaSet of another
-// namespace, under the name of a pod there.
+// acrossNamespaces has pods that claim to belong to a ReplicaSet or a StatefulSet of
+// another namespace, under the name of a pod there. Finalizers keep them from the
+// garbage collector, to which they are orphans.
 func acrossNamespaces(t *testing.T, s *scene) {
 	s.run(t)
 	s.addDeployment(t, "web", 1, true)
+	db := s.addStatefulSet(t, "db", 1)
 	s.addPod(t, "secretive", "secretive", false, nil)
+	s.addPod(t, "hidden", "secretive", false, nil)
 	s.awaitFollowed(t, "web", 1)
+	s.awaitFollowed(t, "db", 1)
 	sets, err := s.admin.AppsV1().ReplicaSets(s.namespace).List(t.Context(), metav1.ListOptions{})
 	expect.OK(t, err)
 	evil := &scene{world: s.world, namespace: s.namespace + "-evil"}
 	s.addNamespace(t, evil.namespace)
-	for i, owner := range []*metav1.OwnerReference{
-		ownedBy("apps/v1", "ReplicaSet", sets.Items[0].Name, sets.Items[0].UID),
-		ownedBy("apps/v1", "StatefulSet", "web", sets.Items[0].OwnerReferences[0].UID),
-	} {
-		evil.addPod(t, "secretive", "web", true, owner)
-		// One more change afterwards, so that the pod has been seen.
-		s.scale(t, "web", i+2)
-		s.awaitFollowed(t, "web", i+2)
-		role, err := s.role(t, "web")
-		expect.OK(t, err)
-		if slices.Contains(role.Rules[1].ResourceNames, "secretive") {
-			t.Errorf("%s: the Role lists a pod of another namespace", owner.Kind)
+	evil.addPod(t, "secretive", "web", true, ownedBy("apps/v1", "ReplicaSet", sets.Items[0].Name, sets.Items[0].UID), "example.com/stay")
+	evil.addPod(t, "hidden", "db", true, ownedBy("apps/v1", "StatefulSet", "db", db.UID), "example.com/stay")
+	t.Cleanup(func() {
+		for _, pod := range []string{"secretive", "hidden"} {
+			_, err := s.admin.CoreV1().Pods(evil.namespace).Patch(context.Background(), pod, types.MergePatchType, []byte(leave), metav1.PatchOptions{})
+			if err != nil && !apierrors.IsNotFound(err) {
+				t.Error(err)
+			}
 		}
-		err = s.admin.CoreV1().Pods(evil.namespace).Delete(t.Context(), "secretive", metav1.DeleteOptions{})
-		if err != nil && !apierrors.IsNotFound(err) {
-			t.Fatal(err)
-		}
+	})
+	// What comes later by the same watch has been handled, so those pods have.
+	s.scale(t, "web", 2)
+	s.scaleStatefulSet(t, "db", 2)
+	pods := append(s.awaitFollowed(t, "web", 2), s.awaitFollowed(t, "db", 2)...)
+	for _, pod := range []string{"secretive", "hidden"} {
+		_, err := s.admin.CoreV1().Pods(evil.namespace).Get(t.Context(), pod, metav1.GetOptions{})
+		expect.OK(t, err) // still there: the Roles are right although it is
 	}
+	s.awaitExisting(t, "web", "Role", "RoleBinding", "ServiceAccount")
+	s.awaitExisting(t, "db", "Role", "RoleBinding", "ServiceAccount")
+	s.reader(t, "web").wantAccess(t, pods[:2], append([]string{"secretive", "hidden"}, pods[2:]...))
+	s.reader(t, "db").wantAccess(t, pods[2:], append([]string{"secretive", "hidden"}, pods[:2]...))
 }
 
 // bogusOwner has a pod of a StatefulSet that never was, which a finalizer keeps from
@@ -296,60 +304,6 @@ func twoLeaders(t *testing.T, s *scene) {
 		r.wantMetric(t, deployments-3, "chandler_podlogs_roles", "state=current")
 		r.wantMetric(t, 0, "chandler_podlogs_roles", "state=foreign")
 	}
-}
-
-func policiesRemoved(t *testing.T, s *scene) {
-	bindings := s.admin.AdmissionregistrationV1().ValidatingAdmissionPolicyBindings()
-	for _, resource := range []string{"roles", "rolebindings", "serviceaccounts"} {
-		expect.OK(t, bindings.Delete(t.Context(), "chandler-pod-logs-"+resource, metav1.DeleteOptions{}))
-	}
-	s.awaitPolicies(t, false)
-	r := s.run(t)
-	s.addDeployment(t, "web", 1, true)
-	eventually(t, func() error {
-		if !strings.Contains(r.Log.String(), "admission policy chandler-pod-logs-roles is not in force: apply deploy/base/podlogs.yaml") {
-			return errors.New("the missing policy is not named")
-		}
-		return nil
-	})
-	s.awaitExisting(t, "web")
-	s.apply(t, "podlogs")
-	s.awaitFollowed(t, "web", 1)
-	s.awaitExisting(t, "web", "Role", "RoleBinding", "ServiceAccount")
-}
-
-// mayNotRead shows that a Role is emptied even if its workload cannot be asked for.
-func mayNotRead(t *testing.T, s *scene) {
-	r := s.run(t)
-	s.addDeployment(t, "web", 1, true)
-	pods := s.awaitFollowed(t, "web", 1)
-	s.awaitExisting(t, "web", "Role", "RoleBinding", "ServiceAccount")
-	reader := s.reader(t, "web")
-	reader.wantAccess(t, pods, nil)
-	clusterRoles := s.admin.RbacV1().ClusterRoles()
-	role, err := clusterRoles.Get(t.Context(), "chandler-leader-podlogs", metav1.GetOptions{})
-	expect.OK(t, err)
-	role.Rules = slices.DeleteFunc(role.Rules, func(rule rbacv1.PolicyRule) bool { return slices.Contains(rule.Resources, "deployments") })
-	_, err = clusterRoles.Update(t.Context(), role, metav1.UpdateOptions{})
-	expect.OK(t, err)
-	t.Cleanup(func() { s.apply(t, "podlogs") })
-	leaders := kubernetesClient(s.leader(t))
-	eventually(t, func() error {
-		_, err := leaders.AppsV1().Deployments(s.namespace).Get(t.Context(), "web", metav1.GetOptions{})
-		if !apierrors.IsForbidden(err) {
-			return fmt.Errorf("got %w, want it forbidden", err)
-		}
-		return nil
-	})
-	s.scale(t, "web", 0)
-	s.awaitRole(t, "web")
-	reader.wantAccess(t, nil, pods)
-	eventually(t, func() error {
-		if !strings.Contains(r.Log.String(), "read Deployment "+s.namespace+"/web") {
-			return errors.New("the failure is not logged")
-		}
-		return nil
-	})
 }
 
 func apiServerRestarted(t *testing.T, s *scene) {

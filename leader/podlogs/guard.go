@@ -24,23 +24,36 @@ func newGuards(client kubernetes.Interface, namespace string) map[string]*leader
 	for _, resource := range []string{roles, bindings, accounts} {
 		guards[resource] = &leader.Guard{
 			Policy: "chandler-pod-logs-" + resource, Source: "deploy/base/podlogs.yaml", Task: Name, Life: guardLife,
-			Try: func(ctx context.Context, task string) error { return dryRun(ctx, client, namespace, resource, task) },
+			Try: func(ctx context.Context, task string) error {
+				err := dryRun(ctx, client, namespace, resource, task, rules([]string{"x"}, true))
+				if task == Name || resource != roles || !leader.RefusedByPolicy(err) {
+					return err
+				}
+				// And the worst that a Role of ours could be, open to every pod.
+				return dryRun(ctx, client, namespace, resource, Name, openRules())
+			},
 		}
 	}
 	return guards
 }
 
-func dryRun(ctx context.Context, client kubernetes.Interface, namespace, resource, task string) (err error) {
+func dryRun(ctx context.Context, client kubernetes.Interface, namespace, resource, task string, granted []rbacv1.PolicyRule) (err error) {
 	meta := objectMeta(namespace, workload{kind: deployment, name: guardName, uid: "00000000-0000-0000-0000-000000000000"})
 	meta.Labels[leader.TaskLabel] = task
 	options := metav1.CreateOptions{FieldManager: leader.FieldManager, DryRun: []string{metav1.DryRunAll}}
 	switch resource {
 	case roles:
-		_, err = client.RbacV1().Roles(namespace).Create(ctx, &rbacv1.Role{ObjectMeta: meta, Rules: rules([]string{"x"}, true)}, options)
+		_, err = client.RbacV1().Roles(namespace).Create(ctx, &rbacv1.Role{ObjectMeta: meta, Rules: granted}, options)
 	case bindings:
 		_, err = client.RbacV1().RoleBindings(namespace).Create(ctx, roleBinding(meta), options)
 	default:
 		_, err = client.CoreV1().ServiceAccounts(namespace).Create(ctx, &corev1.ServiceAccount{ObjectMeta: meta}, options)
 	}
 	return err
+}
+
+func openRules() []rbacv1.PolicyRule {
+	open := rules([]string{"x"}, false)
+	open[0].ResourceNames = nil
+	return open
 }

@@ -44,6 +44,9 @@ func TestAgainstAPIServer(t *testing.T) {
 		{"pod name used again by a StatefulSet", nameReused},
 		{"workload deleted, and made again", deletedAndMade},
 		{"workload deleted before its pods", deletedBeforePods},
+		{"workload deleted while its pods terminate", deletedWhileTerminating},
+		{"one of two deleted while its pods terminate", contestedWhileTerminating},
+		{"Roles that a finalizer keeps", heldRoles},
 		{"leader away", leaderAway},
 		{"without ServiceAccounts and listing", minimal},
 		{"edited by hand", editedByHand},
@@ -56,6 +59,7 @@ func TestAgainstAPIServer(t *testing.T) {
 		{"a workload that does not exist", bogusOwner},
 		{"two leaders", twoLeaders},
 		{"policies removed", policiesRemoved},
+		{"policy weakened", policyWeakened},
 		{"workloads may not be read", mayNotRead},
 		{"API server restarted during a rollout", apiServerRestarted},
 	} {

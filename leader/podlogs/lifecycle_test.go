@@ -6,7 +6,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
-	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -43,17 +42,10 @@ func labelRemoved(t *testing.T, s *scene) {
 // pod comes back under the same name, and must not stay readable.
 func nameReused(t *testing.T, s *scene) {
 	r := s.run(t, func(o *podlogs.Options) { o.CreateServiceAccounts = false })
-	_, err := s.admin.CoreV1().ServiceAccounts(s.namespace).Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "podlogreader-db"}}, metav1.CreateOptions{})
-	expect.OK(t, err)
-	_, err = s.admin.RbacV1().RoleBindings(s.namespace).Create(t.Context(), &rbacv1.RoleBinding{
-		ObjectMeta: metav1.ObjectMeta{Name: "theirs"},
-		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: "podlogreader-db"},
-		Subjects:   []rbacv1.Subject{{Kind: "ServiceAccount", Name: "podlogreader-db", Namespace: s.namespace}},
-	}, metav1.CreateOptions{})
-	expect.OK(t, err)
+	s.bind(t, "db")
 	s.addStatefulSet(t, "db", 1)
 	s.awaitFollowed(t, "db", 1)
-	reader := s.reader(t, "db")
+	reader := s.boundReader(t, "db")
 	reader.wantAccess(t, []string{"db-0"}, nil)
 
 	// Same name, another pod, still labelled.
@@ -70,7 +62,7 @@ func nameReused(t *testing.T, s *scene) {
 		return err
 	})
 	reader.wantAccess(t, nil, []string{"db-0"})
-	s.awaitExisting(t, "db", "ServiceAccount")
+	s.awaitExisting(t, "db")
 	r.wantMetric(t, 0, "chandler_podlogs_roles")
 }
 

@@ -2,7 +2,6 @@ package podlogs
 
 import (
 	"errors"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -71,15 +70,9 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 			counts[s.status]++
 		}
 	}
-	stray := 0.0
-	for _, since := range c.task.stray {
-		if time.Since(since) >= lag {
-			stray++
-		}
-	}
 	c.task.mu.Unlock()
 	for state, count := range counts {
 		out <- prometheus.MustNewConstMetric(rolesDesc, prometheus.GaugeValue, count, state)
 	}
-	out <- prometheus.MustNewConstMetric(strayDesc, prometheus.GaugeValue, stray)
+	out <- prometheus.MustNewConstMetric(strayDesc, prometheus.GaugeValue, float64(c.task.strays.count()))
 }

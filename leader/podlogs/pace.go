@@ -19,9 +19,9 @@ const (
 	burst       = 5 * time.Second
 )
 
-// pace says when to write the changes of one Role, so that a burst of them
-// becomes a few writes and a single one is written at once. The zero value is that
-// of a Role that nothing has been written for.
+// pace says when to write the changes of one Role, and to read for them, so that a
+// burst of them becomes a few writes and a single one is written at once. The zero
+// value is that of a Role that nothing has been written for.
 type pace struct {
 	pending     uint64    // what is not written yet, as a hash
 	first, last time.Time // when that began to differ, and last changed; zero if nothing is pending
@@ -51,7 +51,7 @@ func (p *pace) wait(pending uint64, isNew bool, now time.Time) time.Duration {
 	return max(0, due.Sub(now))
 }
 
-// wrote starts the gap to the next write.
+// wrote starts the gap to the next write, or after a read for one.
 func (p *pace) wrote(now time.Time) {
 	p.gap = min(p.gap*2, longestGap)
 	if p.gap == 0 || now.Sub(p.written) > burst {

@@ -2,6 +2,7 @@ package podlogs
 
 import (
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 
@@ -62,12 +63,17 @@ func reference(namespace string, w workload) *corev1.ObjectReference {
 }
 
 // tellRivals tells those workloads that get no Role that another has its name.
-func (t *Task) tellRivals(key, namespace string, winner workload, losers []workload) {
-	if len(losers) == 0 {
-		t.report.clear("taken " + key)
-	}
-	for _, loser := range losers {
-		t.report.warn("taken "+key, reference(namespace, loser), reasonTaken,
-			"Role "+prefix+loser.name+" belongs to "+winner.kind+" "+winner.name+"; "+loser.kind+" "+loser.name+" needs another name to get one")
+func (t *Task) tellRivals(key string, p plan) {
+	namespace, _, _ := strings.Cut(key, "/")
+	for _, kind := range kinds() {
+		about := "taken " + kind + " " + key
+		at := slices.IndexFunc(p.losers, func(loser workload) bool { return loser.kind == kind })
+		if at < 0 {
+			t.report.clear(about)
+			continue
+		}
+		loser := p.losers[at]
+		t.report.warn(about, reference(namespace, loser), reasonTaken,
+			"Role "+prefix+loser.name+" belongs to "+p.owner.kind+" "+p.owner.name+"; "+kind+" "+loser.name+" needs another name to get one")
 	}
 }

@@ -6,13 +6,11 @@ import (
 	"fmt"
 	"hash/fnv"
 	"math/rand/v2"
-	"slices"
 	"strings"
 	"time"
 
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/types"
 )
 
 const (
@@ -26,33 +24,17 @@ const (
 	echo = 2 * time.Second
 )
 
-// state is what a term knows of one key besides what the watches show. It belongs
-// to the Sync of its key, but for what the collector reads.
-type state struct {
-	pace pace
-	// known has, by resource, the workload that our object was last seen for; a Role
-	// also as soon as it is made.
-	known map[string]types.UID
-	// tried has the ServiceAccount and RoleBinding that were made or found to be there,
-	// and that the watches have not shown since.
-	tried map[string]bool
-	// made is when the Role was last made.
-	made time.Time
-	// taken is since when the Role's name is known to be taken by one that the watch
-	// does not show; foreign is when that was last found to be somebody else's.
-	taken, foreign time.Time
-	// rivals are the claimants that the API server was last asked about, and winner
-	// is the one whose Role it is.
-	rivals []workload
-	winner workload
-
-	status string // guarded by Task.mu
-}
-
 // plan is what to make of a key.
 type plan struct {
-	owner workload // the zero value means that nothing of ours belongs there
-	names []string
+	owner  workload // the zero value means that nothing of ours belongs there
+	names  []string
+	losers []workload // others that claim the name
+}
+
+// plan returns what follows from what the API server said of the claimants.
+func (f found) plan(answers map[workload]answer) plan {
+	winner, losers := f.elect(answers)
+	return plan{winner, f.members[winner], losers}
 }
 
 // syncRole makes what belongs to one name of workloads right.
@@ -65,52 +47,64 @@ func (t *Task) syncRole(ctx context.Context, key, namespace, name string) (time.
 		t.forget(key)
 		return 0, nil
 	}
-	s := t.state(key)
-	s.observe(f)
-	now := time.Now()
-	if wait := s.hold(f, now); wait > 0 {
-		return wait, nil
-	}
-	owner, sole := f.sole()
-	sole = sole && !t.vanished(f, s, owner)
-	if sole && t.isRight(f, s, namespace, owner) {
+	s, now := t.state(key), time.Now()
+	s.observe(f, now)
+	unclear := s.unclear(f)
+	p := f.plan(s.claims)
+	due, again := t.due(f, s, p, now)
+	if len(unclear) == 0 && len(due) == 0 {
 		s.pace.calm()
-		t.settled(key, f, owner)
-		return 0, nil
+		return t.settled(key, f, p, again), nil
 	}
 	if wait := s.pace.wait(f.hash(), f.role == nil, now); wait > 0 {
 		return wait, nil
 	}
-	if sole {
-		return t.carryOut(ctx, key, f, s, plan{owner, f.members[owner]})
+	if err := t.inquire(ctx, key, unclear, f, s); err != nil {
+		return 0, errors.Join(err, t.shrink(ctx, f))
 	}
-	p, err := t.choose(ctx, key, namespace, f, s)
-	if err != nil {
-		// Until it answers, the Role must at least list no pod that is gone.
-		if recorded, ok := f.recorded(); ok && f.role != nil {
-			_, writing := t.writeRole(ctx, key, f, s, plan{recorded, f.members[recorded]})
-			err = errors.Join(err, writing)
-		}
+	p = f.plan(s.claims)
+	due, again = t.due(f, s, p, now)
+	if len(due) == 0 {
+		again = t.settled(key, f, p, again)
+	} else if again, err = t.carryOut(ctx, key, f, s, p, due); err != nil {
 		return 0, err
 	}
-	return t.carryOut(ctx, key, f, s, p)
+	s.pace.wrote(time.Now())
+	return again, nil
 }
 
-func (t *Task) carryOut(ctx context.Context, key string, f found, s *state, p plan) (time.Duration, error) {
+// due returns the resources that a plan wants written now, in their order, and when
+// to look again if some are to be left alone for a while.
+func (t *Task) due(f found, s *state, p plan, now time.Time) (due []string, again time.Duration) {
+	made := f.made()
 	if p.owner == (workload{}) {
-		s.pace.calm()
-		return 0, t.remove(ctx, key, f)
+		// First what binds. A Role that a finalizer keeps must be empty besides.
+		for _, resource := range []string{bindings, roles, accounts} {
+			object, there := made[resource]
+			if there && (object.GetDeletionTimestamp() == nil || resource == roles && len(f.role.Rules) > 0) {
+				due = append(due, resource)
+			}
+		}
+		return due, 0
 	}
-	again, err := t.supply(ctx, key, f, s, p)
-	if again > 0 || err != nil {
-		return again, err
+	for _, resource := range t.wanted() {
+		_, there := made[resource]
+		before := s.traces[resource]
+		switch left := before.until.Sub(now); {
+		case there && resource == roles:
+			if !sameRole(f.role, t.role(f.role.Namespace, p)) {
+				due = append(due, resource)
+			}
+		case there, len(p.names) == 0, before.theirs && resource != roles:
+		case left > 0 && resource == roles:
+			return nil, left // without it there is nothing to bind
+		case left > 0:
+			again = left
+		default:
+			due = append(due, resource)
+		}
 	}
-	s.pace.calm()
-	t.settled(key, f, p.owner)
-	if len(p.names) == 0 {
-		return emptyCheck - rand.N(emptyCheck/5), nil
-	}
-	return 0, nil
+	return due, again
 }
 
 // look gathers what the watches show.
@@ -130,40 +124,6 @@ func (t *Task) look(key, namespace, name string) (found, error) {
 	return f, nil
 }
 
-// observe takes in what the watches show.
-func (s *state) observe(f found) {
-	if f.role != nil {
-		s.taken, s.foreign = time.Time{}, time.Time{}
-	}
-	for resource, object := range f.made() {
-		delete(s.tried, resource)
-		if owner, ok := ownerOf(object); ok {
-			s.known[resource] = owner.uid
-		}
-	}
-}
-
-// hold returns how long to leave a key alone whose Role the watch does not show:
-// until it must have shown one that we made, and longer if it is somebody else's.
-func (s *state) hold(f found, now time.Time) time.Duration {
-	if f.role != nil {
-		return 0
-	}
-	return max(0, s.made.Add(echo).Sub(now), s.foreign.Add(foreignRetry).Sub(now))
-}
-
-// vanished reports whether something that was there for this workload is not any
-// more. So it is when a workload has been deleted and its pods are still seen.
-func (t *Task) vanished(f found, s *state, owner workload) bool {
-	there := f.made()
-	for _, resource := range t.wanted() {
-		if _, ok := there[resource]; !ok && s.known[resource] == owner.uid {
-			return true
-		}
-	}
-	return false
-}
-
 // wanted lists the resources that a workload with pods gets.
 func (t *Task) wanted() []string {
 	if t.opts.CreateServiceAccounts {
@@ -172,67 +132,47 @@ func (t *Task) wanted() []string {
 	return []string{roles}
 }
 
-// isRight reports whether nothing has to be written for a workload with pods.
-func (t *Task) isRight(f found, s *state, namespace string, owner workload) bool {
-	there := f.made()
-	for _, resource := range t.wanted() {
-		if _, ok := there[resource]; !ok && !s.tried[resource] {
-			return false
-		}
-	}
-	return f.role != nil && sameRole(f.role, t.role(namespace, plan{owner, f.members[owner]}))
-}
-
-// choose asks the API server which of the claimants there are, unless it has said
-// so before, and returns the plan that follows.
-func (t *Task) choose(ctx context.Context, key, namespace string, f found, s *state) (plan, error) {
-	claimants := f.claimants()
-	if slices.Equal(claimants, s.rivals) && len(f.members[s.winner]) > 0 {
-		return plan{s.winner, f.members[s.winner]}, nil
-	}
-	answers := make([]answer, 0, len(claimants))
-	for _, claimant := range claimants {
-		a, err := t.ask(ctx, namespace, claimant)
-		if err != nil {
-			return plan{}, err
-		}
-		answers = append(answers, a)
-	}
-	winner, ok, losers := f.elect(answers)
-	t.tellRivals(key, namespace, winner, losers)
-	s.rivals, s.winner = claimants, winner
-	if !ok {
-		return plan{}, nil
-	}
-	return plan{winner, f.members[winner]}, nil
-}
-
 // role returns the Role of a workload with pods of the given names.
 func (t *Task) role(namespace string, p plan) *rbacv1.Role {
 	names := p.names[:min(len(p.names), maxPods)]
 	return &rbacv1.Role{ObjectMeta: objectMeta(namespace, p.owner), Rules: rules(names, t.opts.ListPods)}
 }
 
-// settled notes that a Role is as it has to be.
-func (t *Task) settled(key string, f found, owner workload) {
-	namespace, _, _ := strings.Cut(key, "/")
-	pods := len(f.members[owner])
-	status := stateCurrent
+// settled notes that nothing is to be written, and returns when to look again: after
+// the time given, or, if there are no pods, for what is no event.
+func (t *Task) settled(key string, f found, p plan, again time.Duration) time.Duration {
+	t.tellRivals(key, p)
 	switch {
-	case pods == 0:
-		status = stateEmpty
-	case pods > maxPods:
-		status = stateFull
-		t.report.warn("full "+key, reference(namespace, owner), reasonFull,
-			fmt.Sprintf("of %d pods, Role %s lists the first %d by name: an object cannot hold more", pods, prefix+owner.name, maxPods))
-	case len(f.members) > 1:
-		status = stateContested
+	case p.owner == (workload{}):
+		t.setStatus(key, "")
+	case f.role == nil && len(p.names) > 0: // it is on its way to the watch, or somebody else's
+	default:
+		t.report.clear("foreign " + key)
+		t.setStatus(key, t.status(key, p))
 	}
-	if pods <= maxPods {
-		t.report.clear("full " + key)
+	if p.owner != (workload{}) && len(p.names) == 0 {
+		return emptyCheck - rand.N(emptyCheck/5)
 	}
-	t.report.clear("foreign " + key)
-	t.setStatus(key, status)
+	return again
+}
+
+// status returns the state of a Role that is as it has to be.
+func (t *Task) status(key string, p plan) string {
+	if len(p.names) > maxPods {
+		namespace, _, _ := strings.Cut(key, "/")
+		t.report.warn("full "+key, reference(namespace, p.owner), reasonFull,
+			fmt.Sprintf("of %d pods, Role %s lists the first %d by name: an object cannot hold more", len(p.names), prefix+p.owner.name, maxPods))
+		return stateFull
+	}
+	t.report.clear("full " + key)
+	switch {
+	case len(p.names) == 0:
+		return stateEmpty
+	case len(p.losers) > 0:
+		return stateContested
+	default:
+		return stateCurrent
+	}
 }
 
 func (t *Task) state(key string) *state {
@@ -240,7 +180,7 @@ func (t *Task) state(key string) *state {
 	defer t.mu.Unlock()
 	s := t.states[key]
 	if s == nil {
-		s = &state{known: map[string]types.UID{}, tried: map[string]bool{}}
+		s = &state{traces: map[string]trace{}, claims: map[workload]answer{}}
 		t.states[key] = s
 	}
 	return s
@@ -256,9 +196,9 @@ func (t *Task) setStatus(key, status string) {
 
 // forget drops a key of which nothing is left.
 func (t *Task) forget(key string) {
-	for _, about := range []string{"full ", "foreign ", "taken "} {
-		t.report.clear(about + key)
-	}
+	t.report.clear("full " + key)
+	t.report.clear("foreign " + key)
+	t.tellRivals(key, plan{})
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	delete(t.states, key)

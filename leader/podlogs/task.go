@@ -65,9 +65,10 @@ type Task struct {
 	roles                   rbaclisters.RoleLister
 	bindings, accounts      cache.Indexer
 
+	strays *strays
+
 	mu     sync.Mutex
-	states map[string]*state    // by key of a Role
-	stray  map[string]time.Time // since when pods belong to nothing, by key
+	states map[string]*state // by key of a Role
 }
 
 // New builds the task of one term. It does no I/O.
@@ -83,7 +84,7 @@ func New(term leader.Term, opts Options) (*Task, error) {
 		guards:   newGuards(term.Client, term.Namespace),
 		register: term.Metrics,
 		states:   map[string]*state{},
-		stray:    map[string]time.Time{},
+		strays:   newStrays(),
 	}, nil
 }
 
@@ -114,8 +115,8 @@ func (t *Task) Watch(in leader.Informers, enqueue func(key string)) error {
 		changed  func(metav1.Object)
 	}{
 		{pods, t.podChanged},
-		{replicaSets, t.betweenChanged(workloadOfReplicaSet)},
-		{jobs, t.betweenChanged(workloadOfJob)},
+		{replicaSets, t.betweenChanged(replicaSet, workloadOfReplicaSet)},
+		{jobs, t.betweenChanged(job, workloadOfJob)},
 		{roles.Informer(), t.madeChanged},
 		{bindings, t.madeChanged},
 		{accounts, t.madeChanged},
@@ -134,16 +135,21 @@ func (t *Task) Watch(in leader.Informers, enqueue func(key string)) error {
 // been seen yet is enqueued when it is; until then the pod is looked after.
 func (t *Task) podChanged(pod metav1.Object) {
 	key, problem := t.claim(pod)
-	if problem != "" {
-		key = podKey(pod)
+	if problem == "" {
+		t.enqueue(key)
 	}
-	t.enqueue(key)
+	if stray := podKey(pod); problem != "" || t.strays.has(stray) {
+		t.enqueue(stray)
+	}
 }
 
-func (t *Task) betweenChanged(workloadOf func(metav1.Object) (workload, bool)) func(metav1.Object) {
+func (t *Task) betweenChanged(kind string, workloadOf func(metav1.Object) (workload, bool)) func(metav1.Object) {
 	return func(between metav1.Object) {
 		if owner, ok := workloadOf(between); ok {
 			t.enqueue(roleKey(between.GetNamespace(), owner.name))
+		}
+		for _, key := range t.strays.of(uidKey(between.GetNamespace(), kind, between.GetUID())) {
+			t.enqueue(key)
 		}
 	}
 }

@@ -2,6 +2,7 @@ package podlogs
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -25,127 +26,118 @@ const (
 // their write comes first.
 const retry = time.Second
 
-// supply writes what is missing or differs.
-func (t *Task) supply(ctx context.Context, key string, f found, s *state, p plan) (time.Duration, error) {
-	if again, err := t.writeRole(ctx, key, f, s, p); again > 0 || err != nil {
-		return again, err
+// carryOut writes those resources of a plan that are due.
+func (t *Task) carryOut(ctx context.Context, key string, f found, s *state, p plan, due []string) (again time.Duration, err error) {
+	if p.owner == (workload{}) {
+		return t.remove(ctx, key, f, due)
 	}
-	if len(p.names) == 0 {
-		return 0, nil
-	}
-	there := f.made()
-	for _, resource := range t.wanted() {
-		if _, ok := there[resource]; ok || s.tried[resource] || resource == roles {
-			continue
+	for _, resource := range due {
+		var wait time.Duration
+		if resource == roles && f.role != nil {
+			wait, err = t.updateRole(ctx, f.role, t.role(f.role.Namespace, p))
+		} else {
+			wait, err = t.make(ctx, key, resource, s, p)
 		}
-		if err := t.makeOnce(ctx, key, resource, s, p.owner); err != nil {
-			return 0, err
+		again = max(again, wait)
+		if err != nil || s.traces[roles].taken {
+			break
 		}
 	}
-	return 0, nil
+	return again, err
 }
 
-// writeRole makes a Role for a workload with pods, or sets one of ours right.
-func (t *Task) writeRole(ctx context.Context, key string, f found, s *state, p plan) (again time.Duration, err error) {
-	namespace, _, _ := strings.Cut(key, "/")
-	want := t.role(namespace, p)
-	switch {
-	case f.role != nil && sameRole(f.role, want):
-		return 0, nil
-	case f.role == nil && len(p.names) == 0:
-		return 0, nil
-	}
-	if err := t.guards[roles].Check(ctx); err != nil {
+// make makes a resource for a workload with pods, unless there is one of its name.
+func (t *Task) make(ctx context.Context, key, resource string, s *state, p plan) (time.Duration, error) {
+	if err := t.guards[resource].Check(ctx); err != nil {
 		return 0, err
 	}
-	if f.role == nil {
-		again, err = t.createRole(ctx, key, s, p, want)
-	} else {
-		again, err = t.updateRole(ctx, f.role, s, want)
-	}
-	if err != nil {
-		return 0, fmt.Errorf("write role %s/%s: %w", namespace, want.Name, err)
-	}
-	return again, nil
-}
-
-func (t *Task) createRole(ctx context.Context, key string, s *state, p plan, want *rbacv1.Role) (time.Duration, error) {
-	_, err := t.client.RbacV1().Roles(want.Namespace).Create(ctx, want, metav1.CreateOptions{FieldManager: leader.FieldManager})
-	now := time.Now()
-	switch {
+	namespace, _, _ := strings.Cut(key, "/")
+	err := t.create(ctx, resource, t.role(namespace, p))
+	switch now := time.Now(); {
 	case apierrors.IsAlreadyExists(err):
-		return t.taken(key, s, p.owner, now), nil
+		return t.taken(key, resource, s, p.owner, now), nil
 	case leader.NamespaceEnding(err):
 		return 0, nil
 	case err != nil:
-		return 0, err
+		return 0, fmt.Errorf("make %s %s/%s: %w", resource, namespace, prefix+p.owner.name, err)
+	default:
+		s.traces[resource] = trace{owner: p.owner, until: now.Add(echo)}
 	}
-	t.opts.Metrics.wrote(roles, opCreate)
-	s.known[roles], s.made, s.taken = p.owner.uid, now, time.Time{}
-	s.pace.wrote(now)
-	t.log.Info("role for pod logs made", "namespace", want.Namespace, "name", want.Name, "pods", len(p.names))
-	return 0, nil
+	t.opts.Metrics.wrote(resource, opCreate)
+	if resource == roles {
+		t.log.Info("role for pod logs made", "namespace", namespace, "name", prefix+p.owner.name, "pods", len(p.names))
+	}
+	return echo, nil
 }
 
-// taken decides what a Role is that exists and that the watch does not show: our
+// create makes a Role, or what goes with it and has the same metadata.
+func (t *Task) create(ctx context.Context, resource string, role *rbacv1.Role) (err error) {
+	namespace, options := role.Namespace, metav1.CreateOptions{FieldManager: leader.FieldManager}
+	switch resource {
+	case roles:
+		_, err = t.client.RbacV1().Roles(namespace).Create(ctx, role, options)
+	case bindings:
+		_, err = t.client.RbacV1().RoleBindings(namespace).Create(ctx, roleBinding(role.ObjectMeta), options)
+	case accounts:
+		_, err = t.client.CoreV1().ServiceAccounts(namespace).Create(ctx, &corev1.ServiceAccount{ObjectMeta: role.ObjectMeta}, options)
+	}
+	return err
+}
+
+// taken decides what an object is that exists and that the watch does not show: our
 // own or another leader's, which it will show in a moment, or else somebody else's.
-func (t *Task) taken(key string, s *state, owner workload, now time.Time) time.Duration {
-	if s.taken.IsZero() {
-		s.taken = now
+func (t *Task) taken(key, resource string, s *state, owner workload, now time.Time) time.Duration {
+	before := s.traces[resource]
+	after := trace{taken: true, theirs: before.taken, until: now.Add(echo)}
+	if resource == roles && after.theirs {
+		after.until = now.Add(foreignRetry)
+		namespace, _, _ := strings.Cut(key, "/")
+		t.setStatus(key, stateForeign)
+		t.report.warn("foreign "+key, reference(namespace, owner), reasonForeign,
+			"Role "+prefix+owner.name+" exists and is left alone: chandler did not make it. Delete it, or hand it over with the label "+leader.TaskLabel+"="+Name)
 	}
-	if wait := s.taken.Add(echo).Sub(now); wait > 0 {
-		return wait
-	}
-	namespace, _, _ := strings.Cut(key, "/")
-	s.foreign = now
-	t.setStatus(key, stateForeign)
-	t.report.warn("foreign "+key, reference(namespace, owner), reasonForeign,
-		"Role "+prefix+owner.name+" exists and is left alone: chandler did not make it. Delete it, or hand it over with the label "+leader.TaskLabel+"="+Name)
-	return foreignRetry
+	s.traces[resource] = after
+	return after.until.Sub(now)
 }
 
-func (t *Task) updateRole(ctx context.Context, old *rbacv1.Role, s *state, want *rbacv1.Role) (time.Duration, error) {
+// shrink takes from a Role the names of pods that are gone.
+func (t *Task) shrink(ctx context.Context, f found) error {
+	owner, ok := f.recorded()
+	if f.role == nil || !ok {
+		return nil
+	}
+	want := narrowed(f.role, t.role(f.role.Namespace, plan{owner: owner, names: f.members[owner]}))
+	if sameRole(f.role, want) {
+		return nil
+	}
+	_, err := t.updateRole(ctx, f.role, want)
+	return err
+}
+
+// updateRole sets one of ours right. What widens it waits for the proof that the
+// policy is in force; what narrows it does not.
+func (t *Task) updateRole(ctx context.Context, old, want *rbacv1.Role) (time.Duration, error) {
+	var unproved error
+	if less := narrowed(old, want); !sameRole(less, want) {
+		if unproved = t.guards[roles].Check(ctx); unproved != nil {
+			if sameRole(old, less) {
+				return 0, unproved
+			}
+			want = less
+		}
+	}
 	changed := old.DeepCopy()
 	changed.Rules, changed.OwnerReferences = want.Rules, want.OwnerReferences
 	_, err := t.client.RbacV1().Roles(old.Namespace).Update(ctx, changed, metav1.UpdateOptions{FieldManager: leader.FieldManager})
-	now := time.Now()
 	switch {
 	case apierrors.IsConflict(err), apierrors.IsNotFound(err):
-		return retry, nil
+		return retry, unproved
 	case err != nil:
-		return 0, err
+		return 0, errors.Join(fmt.Errorf("update role %s/%s: %w", old.Namespace, old.Name, err), unproved)
 	}
 	t.opts.Metrics.wrote(roles, opUpdate)
-	s.pace.wrote(now)
 	t.log.Info("role for pod logs updated", "namespace", old.Namespace, "name", old.Name)
-	return 0, nil
-}
-
-// makeOnce makes a ServiceAccount or RoleBinding unless there is one of its name,
-// whoever made that.
-func (t *Task) makeOnce(ctx context.Context, key, resource string, s *state, owner workload) error {
-	if err := t.guards[resource].Check(ctx); err != nil {
-		return err
-	}
-	namespace, _, _ := strings.Cut(key, "/")
-	meta := objectMeta(namespace, owner)
-	options := metav1.CreateOptions{FieldManager: leader.FieldManager}
-	var err error
-	if resource == accounts {
-		_, err = t.client.CoreV1().ServiceAccounts(namespace).Create(ctx, &corev1.ServiceAccount{ObjectMeta: meta}, options)
-	} else {
-		_, err = t.client.RbacV1().RoleBindings(namespace).Create(ctx, roleBinding(meta), options)
-	}
-	switch {
-	case err == nil:
-		t.opts.Metrics.wrote(resource, opCreate)
-	case leader.NamespaceEnding(err):
-		return nil
-	case !apierrors.IsAlreadyExists(err):
-		return fmt.Errorf("make %s %s/%s: %w", resource, namespace, meta.Name, err)
-	}
-	s.tried[resource] = true
-	return nil
+	return 0, unproved
 }
 
 // roleBinding binds the Role to the ServiceAccount of the same name.
@@ -158,30 +150,43 @@ func roleBinding(meta metav1.ObjectMeta) *rbacv1.RoleBinding {
 }
 
 // remove deletes what we made.
-func (t *Task) remove(ctx context.Context, key string, f found) error {
-	for resource, object := range f.made() {
-		if err := t.guards[resource].Check(ctx); err != nil {
-			return err
+func (t *Task) remove(ctx context.Context, key string, f found, due []string) (again time.Duration, err error) {
+	for _, resource := range due {
+		object := f.made()[resource]
+		if resource == roles && len(f.role.Finalizers) > 0 && len(f.role.Rules) > 0 {
+			empty := f.role.DeepCopy()
+			empty.Rules = nil
+			wait, emptying := t.updateRole(ctx, f.role, empty)
+			again, err = max(again, wait), errors.Join(err, emptying)
 		}
-		uid, namespace := object.GetUID(), object.GetNamespace()
-		options := metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &uid}}
-		var err error
-		switch resource {
-		case roles:
-			err = t.client.RbacV1().Roles(namespace).Delete(ctx, object.GetName(), options)
-		case bindings:
-			err = t.client.RbacV1().RoleBindings(namespace).Delete(ctx, object.GetName(), options)
-		case accounts:
-			err = t.client.CoreV1().ServiceAccounts(namespace).Delete(ctx, object.GetName(), options)
-		}
-		switch {
-		case err == nil:
-			t.opts.Metrics.wrote(resource, opDelete)
-		case !apierrors.IsNotFound(err) && !apierrors.IsConflict(err):
-			return fmt.Errorf("remove %s %s/%s: %w", resource, namespace, object.GetName(), err)
+		if object.GetDeletionTimestamp() == nil {
+			err = errors.Join(err, t.deleteOne(ctx, resource, object))
 		}
 	}
-	t.setStatus(key, "")
-	t.log.Info("access to pod logs removed", "key", key)
+	if err == nil {
+		t.setStatus(key, "")
+		t.log.Info("access to pod logs removed", "key", key)
+	}
+	return again, err
+}
+
+func (t *Task) deleteOne(ctx context.Context, resource string, object metav1.Object) (err error) {
+	uid, namespace, name := object.GetUID(), object.GetNamespace(), object.GetName()
+	options := metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &uid}}
+	switch resource {
+	case roles:
+		err = t.client.RbacV1().Roles(namespace).Delete(ctx, name, options)
+	case bindings:
+		err = t.client.RbacV1().RoleBindings(namespace).Delete(ctx, name, options)
+	case accounts:
+		err = t.client.CoreV1().ServiceAccounts(namespace).Delete(ctx, name, options)
+	}
+	switch {
+	case apierrors.IsNotFound(err), apierrors.IsConflict(err):
+		return nil
+	case err != nil:
+		return fmt.Errorf("remove %s %s/%s: %w", resource, namespace, name, err)
+	}
+	t.opts.Metrics.wrote(resource, opDelete)
 	return nil
 }

@@ -23,17 +23,21 @@ func defaults() scrapercsr.Rules {
 	}
 }
 
-// TestPolicies holds the policies in deploy/ to what is generated for the default
-// configuration, and shows those for our own signer.
+// TestPolicies holds the policies in the chart to what is generated for the default
+// configuration with either signer, and shows others.
 func TestPolicies(t *testing.T) {
+	chart := filepath.Join("..", "..", "deploy", "chart", "files")
+	signed := defaults()
+	signed.SignerName = scrapercsr.OwnSigner
 	own := defaults()
 	own.CommonName, own.SignerName, own.LongestLife = "scraper@example", scrapercsr.OwnSigner, time.Hour
 	for name, tt := range map[string]struct {
 		rules scrapercsr.Rules
 		file  string
 	}{
-		"default":    {defaults(), filepath.Join("..", "..", "deploy", "base", "csrapproval-policies.yaml")},
-		"own signer": {own, filepath.Join("testdata", "policies-own.yaml")},
+		"default":      {defaults(), filepath.Join(chart, "csrapproval-policies.yaml")},
+		"own signer":   {signed, filepath.Join(chart, "csrapproval-policies-own.yaml")},
+		"another name": {own, filepath.Join("testdata", "policies-own.yaml")},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := scrapercsr.Policies(tt.rules)

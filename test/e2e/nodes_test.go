@@ -11,7 +11,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -161,17 +160,7 @@ func (p *probing) exec(t *testing.T, node string) {
 // importProbe builds and packs the probe and gives every node its image.
 func (s *suite) importProbe(t *testing.T, nodes []string) {
 	t.Helper()
-	dir := t.TempDir()
-	binary, image := filepath.Join(dir, "probe"), filepath.Join(dir, "probe.tar")
-	build := exec.Command("go", "build", "-o", binary, "./probe")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	pack := exec.Command("go", "run", ".", "--out", image, "--name", probeImage, "--binary", runtime.GOARCH+"="+binary)
-	pack.Dir = filepath.Join("..", "..", "tools", "image")
-	for _, command := range []*exec.Cmd{build, pack} {
-		if output, err := command.CombinedOutput(); err != nil {
-			t.Fatalf("%v: %v\n%s", command.Args, err, output)
-		}
-	}
+	image := pack(t, build(t, "test/e2e/probe", ".", "probe"), probeImage)
 	for _, node := range nodes {
 		s.cluster(t, "import", node, image)
 	}

@@ -1,6 +1,13 @@
-// Command probe is what the end-to-end tests run in a pod to see that their cluster
-// works: it writes to its node, calls the API server and goes on until it is told to
-// end. With "say WORD" it says that.
+// Command probe is what the end-to-end tests run in pods. With directories as
+// arguments it writes to its node, calls the API server and goes on until it is told
+// to end. Otherwise:
+//
+//	say WORD       says it
+//	sleep WORD     says it and goes on until it is told to end
+//	cat FILE       copies it to its output
+//	write FILE...  tries to make each, and says which it could
+//	read DIR       reads the sets of files there, as fast as it can, until it is told
+//	               to end, and says what does not fit together
 package main
 
 import (
@@ -21,19 +28,44 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
-	if len(os.Args) == 3 && os.Args[1] == "say" {
-		fmt.Println(os.Args[2])
-		return
-	}
 	if err := run(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "probe:", err)
 		os.Exit(1)
 	}
 }
 
-// run appends the node's name to the file "starts" in each directory of the
-// arguments, and then one byte a second to the file "alive" in the first.
 func run(ctx context.Context) error {
+	if len(os.Args) < 3 {
+		return errors.New("want arguments")
+	}
+	switch arg := os.Args[2]; os.Args[1] {
+	case "say":
+		fmt.Println(arg)
+	case "sleep":
+		fmt.Println(arg)
+		<-ctx.Done()
+	case "cat":
+		data, err := os.ReadFile(arg)
+		if err != nil {
+			return err
+		}
+		_, err = os.Stdout.Write(data)
+		return err
+	case "write":
+		for _, path := range os.Args[2:] {
+			fmt.Printf("%s: %t\n", path, os.WriteFile(path, []byte("probe"), 0o600) == nil)
+		}
+	case "read":
+		return read(ctx, arg)
+	default:
+		return keep(ctx)
+	}
+	return nil
+}
+
+// keep appends the node's name to the file "starts" in each directory of the
+// arguments, and then one byte a second to the file "alive" in the first.
+func keep(ctx context.Context) error {
 	for _, dir := range os.Args[1:] {
 		if err := add(dir+"/starts", os.Getenv("NODE")+"\n"); err != nil {
 			return err

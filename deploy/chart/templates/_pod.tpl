@@ -1,0 +1,119 @@
+{{/* What the pods of the agents and of the leader have in common. */}}
+{{- define "chandler.image" -}}
+{{ .Values.image.repository }}{{ if .Values.image.digest }}@{{ .Values.image.digest }}{{ else }}:{{ .Values.image.tag | default .Chart.AppVersion }}{{ end }}
+{{- end }}
+
+{{- define "chandler.container" -}}
+{{- $s := include "chandler.settings" .root | fromYaml -}}
+image: {{ include "chandler.image" .root }}
+imagePullPolicy: {{ .root.Values.image.pullPolicy }}
+args:
+- {{ .command }}
+- --config=/etc/chandler/config/config.yaml
+- --log-level={{ .root.Values.log.level }}
+- --log-format={{ .root.Values.log.format }}
+env:
+- name: NODE_NAME
+  valueFrom:
+    fieldRef:
+      fieldPath: spec.nodeName
+- name: POD_NAME
+  valueFrom:
+    fieldRef:
+      fieldPath: metadata.name
+- name: POD_NAMESPACE
+  valueFrom:
+    fieldRef:
+      fieldPath: metadata.namespace
+{{- with .part.env }}
+{{ toYaml . }}
+{{- end }}
+ports:
+{{- if $s.metricsPort }}
+- name: metrics
+  containerPort: {{ $s.metricsPort }}
+{{- end }}
+- name: health
+  containerPort: {{ $s.healthPort }}
+livenessProbe:
+  httpGet:
+    path: /healthz
+    port: health
+  periodSeconds: 10
+  timeoutSeconds: 5
+  failureThreshold: 3
+readinessProbe:
+  httpGet:
+    path: /readyz
+    port: health
+  periodSeconds: 5
+  timeoutSeconds: 5
+  failureThreshold: 3
+resources:
+  {{- toYaml .part.resources | nindent 2 }}
+{{- end }}
+
+{{- define "chandler.mounts" -}}
+{{- $s := include "chandler.settings" .root | fromYaml -}}
+- name: config
+  mountPath: /etc/chandler/config
+  readOnly: true
+- name: token
+  mountPath: /var/run/secrets/kubernetes.io/serviceaccount
+  readOnly: true
+{{- if $s.ownSigner }}
+- name: scraper-ca
+  mountPath: /etc/chandler/scraper-ca
+  readOnly: true
+{{- end }}
+{{- if .root.Values.openshift.enabled }}
+- name: serving
+  mountPath: /etc/chandler/serving
+  readOnly: true
+{{- end }}
+{{- with .part.extraVolumeMounts }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{- define "chandler.volumes" -}}
+{{- $s := include "chandler.settings" .root | fromYaml -}}
+- name: config
+  configMap:
+    name: chandler
+# The pod's token. Asked for by ourselves it lives an hour; the one that every pod gets
+# unasked is valid for a year on most clusters.
+- name: token
+  projected:
+    sources:
+    - serviceAccountToken:
+        path: token
+        expirationSeconds: 3600
+    - configMap:
+        name: kube-root-ca.crt
+        items:
+        - key: ca.crt
+          path: ca.crt
+    - downwardAPI:
+        items:
+        - path: namespace
+          fieldRef:
+            fieldPath: metadata.namespace
+{{- if $s.ownSigner }}
+# Made by the leader. By it scrapers of /metrics are known.
+- name: scraper-ca
+  configMap:
+    name: chandler-scraper-ca
+    optional: true
+{{- end }}
+{{- if .root.Values.openshift.enabled }}
+# Made by OpenShift's service CA, for the annotation of Service chandler.
+- name: serving
+  secret:
+    secretName: chandler-serving
+    optional: true
+{{- end }}
+{{- with .part.extraVolumes }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}

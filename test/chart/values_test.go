@@ -1,0 +1,158 @@
+package chart_test
+
+import (
+	"encoding/json"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"sigs.k8s.io/yaml"
+
+	"github.com/chandler-k8s/chandler/test/expect"
+	"github.com/chandler-k8s/chandler/test/fixtures"
+)
+
+// jsonSchema is as much of a JSON schema as the chart's uses.
+type jsonSchema struct {
+	Properties map[string]jsonSchema
+	Additional json.RawMessage `json:"additionalProperties"`
+}
+
+// TestSchemaKnowsEveryValue: values.yaml lists every key that is accepted.
+func TestSchemaKnowsEveryValue(t *testing.T) {
+	var values map[string]any
+	var known jsonSchema
+	for file, into := range map[string]any{"values.yaml": &values, "values.schema.json": &known} {
+		text, err := os.ReadFile(deploy("chart", file))
+		expect.OK(t, err)
+		expect.OK(t, yaml.Unmarshal(text, into))
+	}
+	delete(known.Properties, "global") // Helm's own
+	compareKeys(t, "values", known, values)
+}
+
+func compareKeys(t *testing.T, path string, known jsonSchema, values map[string]any) {
+	t.Helper()
+	want, got := slices.Sorted(maps.Keys(known.Properties)), slices.Sorted(maps.Keys(values))
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("keys of %s (-schema +values.yaml):\n%s", path, diff)
+	}
+	if string(known.Additional) != "false" {
+		t.Errorf("%s: the schema accepts keys that do not exist", path)
+	}
+	for key, value := range values {
+		if below := known.Properties[key]; below.Properties != nil {
+			compareKeys(t, path+"."+key, below, value.(map[string]any))
+		}
+	}
+}
+
+// TestRefused: what cannot work is refused when it is rendered, in words.
+func TestRefused(t *testing.T) {
+	for name, tt := range map[string]struct {
+		args []string
+		want string
+	}{
+		"another namespace":   {[]string{"--namespace", "elsewhere"}, "namespace \"elsewhere\": chandler is installed in namespace chandler"},
+		"a misspelt value":    {[]string{"--set", "agent.hostNetwrok=true"}, "hostNetwrok"},
+		"a map":               {[]string{"--set-json", `config={"hostDir": "/x"}`}, "/config"},
+		"no configuration":    {[]string{"--set", "config=nonsense"}, "want a configuration file"},
+		"two leaders":         {[]string{"--set", "leader.split=true"}, "set leader.enabled: false"},
+		"another name":        {config(t, "scraper: {commonName: scraper@example}"), "--set-file scraperPolicies"},
+		"another signer":      {config(t, "scraper: {signerName: example.com/any}"), "--set-file scraperPolicies"},
+		"too many replicas":   {[]string{"--set", "leader.replicas=11"}, "/leader/replicas"},
+		"a tag as a digest":   {[]string{"--set", "image.digest=v1"}, "/image/digest"},
+		"an unknown loglevel": {[]string{"--set", "log.level=trace"}, "/log/level"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			args := append([]string{"template", "chandler", deploy("chart"), "--namespace", fixtures.Namespace}, tt.args...)
+			_, err := run(t.Context(), args...)
+			if err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("got error %v, want one with %q", err, tt.want)
+			}
+		})
+	}
+}
+
+// TestFollowsConfiguration: what the manifests take from the configuration and the values.
+func TestFollowsConfiguration(t *testing.T) {
+	policies := filepath.Join(fixtures.Root(), "leader", "scrapercsr", "testdata", "policies-own.yaml")
+	for name, tt := range map[string]struct {
+		args       []string
+		have, lack []string
+	}{
+		"another directory": {
+			config(t, "hostDir: /opt/chandler"),
+			[]string{"path: /opt/chandler\n", "mountPath: /opt/chandler\n"}, []string{"/var/lib/chandler\n"},
+		},
+		"other ports": {
+			config(t, `serving: {address: "127.0.0.1:9000", healthAddress: ":9001"}`),
+			[]string{"containerPort: 9000\n", "containerPort: 9001\n", "port: 9000\n"}, []string{"9464", "9465"},
+		},
+		"no metrics": {config(t, `serving: {address: ""}`), []string{"containerPort: 9465\n"}, []string{"kind: Service\n", "name: metrics"}},
+		"files of another user": {
+			config(t, "scraper: {files: {uid: 1000}}"),
+			[]string{"add: [CHOWN, FOWNER, DAC_READ_SEARCH]"}, nil,
+		},
+		"no leader": {
+			config(t, "leader: {enabled: false}"),
+			[]string{"name: chandler-lease\n", "rules: []\n", "name: chandler-pull-secrets\n"},
+			[]string{"name: chandler-leader-podlogs\n", "name: chandler-leader-csrapproval\n", "name: ci-cd\n", "name: chandler-leader-pullsecrets\n"},
+		},
+		"fewer tasks": {
+			config(t, "scraper: {enabled: false}\nleader: {pullSecrets: {enabled: false}, podLogs: {enabled: false}}"),
+			[]string{"name: chandler-pull-secrets\n", "name: chandler-pod-logs-roles\n"},
+			[]string{"name: chandler-leader-podlogs\n", "name: chandler-leader-csrapproval\n", "name: chandler-leader-pullsecrets\n", "name: chandler-agent-scrapercert\n"},
+		},
+		"policies of one's own": {
+			append(config(t, "scraper: {commonName: scraper@example, signerName: chandler.dev/scraper-client, duration: 1h}"),
+				"--set-file", "scraperPolicies="+policies),
+			[]string{"common name scraper@example as the whole subject", "name: chandler-leader-csrsigning\n"}, nil,
+		},
+		"another signer": {
+			append(config(t, "scraper: {signerName: example.com/any}"), "--set-file", "scraperPolicies="+policies),
+			[]string{"chandler.dev/scraper-client, example.com/any]"}, []string{"name: chandler-leader-csrsigning\n"},
+		},
+		"a digest": {
+			[]string{"--set", "image.digest=sha256:" + strings.Repeat("0", 64)},
+			[]string{"image: ghcr.io/chandler-k8s/chandler@sha256:000"}, nil,
+		},
+		"two Secrets": {
+			[]string{"--set", "awsSecrets.billing=keys"},
+			[]string{"mountPath: /etc/chandler/aws/billing\n", "secretName: keys\n", "mountPath: /etc/chandler/aws/default\n"}, nil,
+		},
+		"a role for the agents": {
+			[]string{"--set", `agent.serviceAccountAnnotations.eks\.amazonaws\.com/role-arn=arn:x`},
+			[]string{"eks.amazonaws.com/role-arn: arn:x\n"}, nil,
+		},
+		"keys of their namespace": {
+			[]string{"--set", "hostNamespace.create=false"}, []string{"namespace: chandler-registries\n"}, []string{"name: chandler-registries\n"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := join("", template(t, tt.args...))
+			for _, want := range tt.have {
+				if !strings.Contains(got, want) {
+					t.Errorf("lacks %q", want)
+				}
+			}
+			for _, other := range tt.lack {
+				if strings.Contains(got, other) {
+					t.Errorf("has %q", other)
+				}
+			}
+		})
+	}
+}
+
+// config returns the arguments that install with a configuration.
+func config(t *testing.T, text string) []string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "config.yaml")
+	expect.OK(t, os.WriteFile(file, []byte(header+text+"\n"), 0o600))
+	return []string{"--set-file", "config=" + file}
+}

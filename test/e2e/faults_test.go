@@ -1,0 +1,183 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// leads shows that the leader does its work: a new namespace gets a pull secret.
+func (p *product) leads(t *testing.T) {
+	t.Helper()
+	namespace, err := p.client.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{
+		ObjectMeta: metav1.ObjectMeta{GenerateName: readers + "-", Labels: map[string]string{registry: "true"}},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { p.kubectl(t, "delete", "namespace", namespace.Name, "--wait=false") })
+	p.pullSecret(t, namespace.Name)
+}
+
+func (p *product) leaderKilled(t *testing.T) {
+	p.secretsUnlogged(t) // logs go with their pods
+	before := p.holder(t, "")
+	p.kubectl(t, "--namespace", home, "delete", "pod", before.Name, "--grace-period=0", "--force")
+	p.holder(t, before.Name)
+	p.leads(t)
+	p.rollout(t, home, "chandler")
+	p.untorn(t)
+}
+
+func (p *product) leaderCutOff(t *testing.T) {
+	before := p.holder(t, "")
+	node := before.Spec.NodeName
+	p.cluster(t, "cut", node)
+	t.Cleanup(func() { p.cluster(t, "join", node) })
+	after := p.holder(t, before.Name)
+	if after.Spec.NodeName == node {
+		t.Errorf("%s took the lease, which is on the same node", after.Name)
+	}
+	p.leads(t)
+	p.cluster(t, "join", node)
+	p.condition(t, node, corev1.ConditionTrue)
+	p.rollout(t, home, "chandler")
+	if got := p.holder(t, "").Name; got != after.Name {
+		t.Errorf("the lease went from %s to %s when the node came back", after.Name, got)
+	}
+	eventually(t, "the node that came back to lead no more", func(context.Context) error {
+		body, err := p.scrape(t, node, p.scraper(t, node))
+		if err == nil && !strings.Contains(body, "chandler_leader 0\n") {
+			err = errors.New("chandler_leader is not 0")
+		}
+		return err
+	})
+	p.untorn(t)
+}
+
+// killedPublishing kills agents without warning while they publish a certificate a
+// second.
+func (p *product) killedPublishing(t *testing.T) {
+	p.secretsUnlogged(t)
+	p.setConfig(t, "1s")
+	for range 4 {
+		p.kubectl(t, "--namespace", home, "delete", "pod", "--selector", agentLabels, "--grace-period=0", "--force")
+		p.rollout(t, home, "chandler")
+		for _, node := range p.nodes {
+			first := p.scraper(t, node).Leaf.SerialNumber
+			eventually(t, "next certificate on "+node, func(context.Context) error {
+				if p.scraper(t, node).Leaf.SerialNumber.Cmp(first) == 0 {
+					return errors.New("it is the same")
+				}
+				return nil
+			})
+		}
+	}
+	p.setConfig(t, "20s")
+	p.kubectl(t, "--namespace", home, "rollout", "restart", "daemonset/chandler")
+	p.rollout(t, home, "chandler")
+	p.untorn(t)
+	for _, node := range p.nodes {
+		eventually(t, "end of what was interrupted on "+node, func(context.Context) error { return p.tidy(node) })
+	}
+}
+
+// tidy reports what lies in the sets of a node besides their current content and
+// what it replaced last.
+func (p *product) tidy(node string) error {
+	for _, set := range []string{"cluster", "aws", "scraper"} {
+		entries, err := os.ReadDir(p.path(node, set))
+		if err != nil {
+			return err
+		}
+		var hidden []string
+		for _, e := range entries {
+			if strings.HasPrefix(e.Name(), ".") && e.IsDir() {
+				hidden = append(hidden, e.Name())
+			}
+		}
+		if len(hidden) > 2 {
+			return fmt.Errorf("%s: got %d directories, want 2 at most: %q", set, len(hidden), hidden)
+		}
+	}
+	return nil
+}
+
+// rebooted: a node loses its power, its processes and what is in memory. Its files
+// are there before the agent is, and stay.
+func (p *product) rebooted(t *testing.T) {
+	leader := p.holder(t, "").Spec.NodeName
+	node := p.nodes[0]
+	if node == leader {
+		node = p.nodes[1]
+	}
+	p.cluster(t, "stop", node)
+	t.Cleanup(func() { p.cluster(t, "start", node) })
+	p.condition(t, node, corev1.ConditionUnknown)
+	before := p.scraper(t, node).Leaf.SerialNumber
+	p.cluster(t, "start", node)
+	p.condition(t, node, corev1.ConditionTrue)
+	eventually(t, "agent to go on after the reboot", func(context.Context) error {
+		if p.scraper(t, node).Leaf.SerialNumber.Cmp(before) == 0 {
+			return errors.New("the certificate is the one of before")
+		}
+		return nil
+	})
+	p.rollout(t, home, "chandler")
+	p.rollout(t, readers, "reader")
+	p.untorn(t)
+	if _, err := p.scrape(t, node, p.scraper(t, node)); err != nil {
+		t.Errorf("%s: %v", node, err)
+	}
+}
+
+// uninstall takes away what was applied, and leaves what docs/install.md says.
+func (p *product) uninstall(t *testing.T) {
+	p.kubectl(t, "delete", "--filename", root+"/deploy/daemonset.yaml", "--selector", "!chandler.dev/keep", "--timeout", patience.String())
+	var left []string
+	for _, kind := range []string{"namespaces", "clusterroles", "clusterrolebindings", "validatingadmissionpolicies", "validatingadmissionpolicybindings"} {
+		for line := range strings.Lines(p.kubectl(t, "get", kind, "--output", "name")) {
+			if name := strings.TrimSpace(line); strings.Contains(name, "/chandler") && !strings.Contains(name, readers) {
+				left = append(left, name)
+			}
+		}
+	}
+	if diff := cmp.Diff([]string{
+		"clusterrole.rbac.authorization.k8s.io/chandler-leader-clusterstatus", "clusterrolebinding.rbac.authorization.k8s.io/chandler-leader-clusterstatus", // applied by themselves
+		"validatingadmissionpolicy.admissionregistration.k8s.io/chandler-leader-token",
+		"validatingadmissionpolicybinding.admissionregistration.k8s.io/chandler-leader-token",
+	}, left); diff != "" {
+		t.Errorf("left behind (-want +got):\n%s", diff)
+	}
+	if _, err := p.client.CoreV1().Namespaces().Get(t.Context(), home, metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+		t.Errorf("namespace %s: got %v, want it gone", home, err)
+	}
+	for _, node := range p.nodes {
+		p.scraper(t, node) // its pods go on with what they have
+	}
+	if _, err := p.client.CoreV1().Secrets(readers).Get(t.Context(), registry, metav1.GetOptions{}); err != nil {
+		t.Errorf("pull secret: %v", err)
+	}
+	if _, err := p.client.RbacV1().Roles(readers).Get(t.Context(), "podlogreader-web", metav1.GetOptions{}); err != nil {
+		t.Errorf("role: %v", err)
+	}
+	p.untorn(t)
+}
+
+// installedAgain: the API server has seen all of it come and go.
+func (p *product) installedAgain(t *testing.T) {
+	p.kubectl(t, "apply", "--filename", root+"/deploy/daemonset.yaml")
+	p.rollout(t, home, "chandler")
+	p.holder(t, "")
+	p.untorn(t)
+}
