@@ -22,7 +22,6 @@ import (
 	"github.com/chandler-k8s/chandler/agent"
 	"github.com/chandler-k8s/chandler/test/cluster"
 	"github.com/chandler-k8s/chandler/test/expect"
-	"github.com/chandler-k8s/chandler/test/fakeaws"
 	"github.com/chandler-k8s/chandler/test/fixtures"
 )
 
@@ -31,12 +30,7 @@ import (
 func TestSplit(t *testing.T) {
 	c := controlPlane(t)
 	expect.OK(t, c.ApplyFiles(t.Context(), filepath.Join(fixtures.Root(), "deploy", "optional", "split.yaml")))
-	aws, err := fakeaws.Listen(fakeaws.Options{})
-	expect.OK(t, err)
-	t.Cleanup(func() { expect.OK(t, aws.Close()) })
-	for name, value := range aws.Env() {
-		t.Setenv(name, value)
-	}
+	aws := startAWS(t)
 	client, err := kubernetes.NewForConfig(c.Admin())
 	expect.OK(t, err)
 	keys := aws.NewKeys("ecr")
@@ -55,6 +49,7 @@ func TestSplit(t *testing.T) {
 	for pod, node := range splitPods(t, client) {
 		leaders[pod] = startSplitLeader(t, c, pod, node)
 	}
+	makeNamespace(t, client, "team-a")
 	awaitPullSecret(t, client, "team-a")
 	first := holder(t, client, "")
 	if leaders[first] == nil {
@@ -71,6 +66,7 @@ func TestSplit(t *testing.T) {
 	t.Run("the other pod's token", func(t *testing.T) { testSplitOther(t, c, leaders, first) })
 	expect.OK(t, leaders[first].stop())
 	second := holder(t, client, first)
+	makeNamespace(t, client, "team-b")
 	awaitPullSecret(t, client, "team-b")
 	if leaders[second] == nil || second == first {
 		t.Errorf("the Lease names %s, want the other pod", second)
