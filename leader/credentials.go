@@ -76,9 +76,13 @@ func (l *Leader) obtain(ctx context.Context, tokens *tokens) error {
 		if err == nil {
 			return nil
 		}
-		if !sleep(ctx, wait) {
-			return err
+		if sleep(ctx, wait) {
+			continue
 		}
+		if RefusedByPolicy(err) {
+			err = fmt.Errorf("%w; if that policy or its binding was deleted and made again, the API server has to restart: kubernetes/kubernetes#130887", err)
+		}
+		return err
 	}
 }
 
