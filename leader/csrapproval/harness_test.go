@@ -1,12 +1,9 @@
 package csrapproval_test
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -25,6 +22,7 @@ import (
 	"github.com/chandler-k8s/chandler/test/cluster"
 	"github.com/chandler-k8s/chandler/test/expect"
 	"github.com/chandler-k8s/chandler/test/fixtures"
+	"github.com/chandler-k8s/chandler/test/term"
 )
 
 const (
@@ -95,45 +93,19 @@ func (w *world) thief(t testing.TB) kubernetes.Interface {
 	return kubernetes.NewForConfigOrDie(config)
 }
 
-// term is a leader that runs the task.
-type term struct {
-	registry *prometheus.Registry
-	log      *expect.Log
-	stop     func()
-}
-
-// lead runs a leader with the rights of an agent's pod, election and all.
-func (w *world) lead(t testing.TB) *term {
+// lead runs a leader with the rights of an agent's pod.
+func (w *world) lead(t testing.TB) *term.Term {
 	t.Helper()
-	r := &term{registry: prometheus.NewRegistry(), log: &expect.Log{}}
-	metrics, err := csrapproval.NewMetrics(r.registry)
-	expect.OK(t, err)
-	lead, err := leader.New(leader.Options{
+	return term.Lead(t, leader.Options{
 		Config: w.pod(t, leaderNode), Namespace: fixtures.Namespace, Identity: fixtures.PodName(leaderNode), NodeName: leaderNode,
-		Tasks: func(term leader.Term) ([]leader.Task, error) {
-			task, err := csrapproval.New(term, csrapproval.Options{Rules: rules(), Metrics: metrics})
+	}, func(metrics prometheus.Registerer) func(leader.Term) ([]leader.Task, error) {
+		counters, err := csrapproval.NewMetrics(metrics)
+		expect.OK(t, err)
+		return func(about leader.Term) ([]leader.Task, error) {
+			task, err := csrapproval.New(about, csrapproval.Options{Rules: rules(), Metrics: counters})
 			return []leader.Task{task}, err
-		},
-		Log:     slog.New(slog.NewTextHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
-		Metrics: r.registry,
-	})
-	expect.OK(t, err)
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- lead.Run(ctx) }()
-	r.stop = sync.OnceFunc(func() {
-		cancel()
-		if err := <-ended; err != nil {
-			t.Errorf("leader: %v", err)
 		}
 	})
-	t.Cleanup(func() {
-		r.stop()
-		if t.Failed() {
-			t.Logf("log of the leader:\n%s", r.log)
-		}
-	})
-	return r
 }
 
 func rules() scrapercsr.Rules {

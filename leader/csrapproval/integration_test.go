@@ -18,6 +18,7 @@ import (
 	"github.com/chandler-k8s/chandler/test/cluster"
 	"github.com/chandler-k8s/chandler/test/expect"
 	"github.com/chandler-k8s/chandler/test/fixtures"
+	"github.com/chandler-k8s/chandler/test/term"
 )
 
 func TestApproval(t *testing.T) {
@@ -147,7 +148,7 @@ func testPolicyMissing(t *testing.T, w *world) {
 	w.awaitApprovals(t, request, true)
 	r := w.lead(t)
 	eventually(t, func() error {
-		if !strings.Contains(r.log.String(), "admission policy chandler-scraper-approvals is not in force: apply deploy/base/csrapproval-policies.yaml") {
+		if !strings.Contains(r.Log.String(), "admission policy chandler-scraper-approvals is not in force: apply deploy/base/csrapproval-policies.yaml") {
 			return errors.New("the missing policy is not named")
 		}
 		return nil
@@ -180,9 +181,9 @@ func (w *world) awaitApprovals(t *testing.T, request *certsv1.CertificateSigning
 	})
 }
 
-func testPermissions(t *testing.T, r *term) {
+func testPermissions(t *testing.T, r *term.Term) {
 	eventually(t, func() error {
-		missing, asked := expect.Metric(t, r.registry, "chandler_task_missing_permissions")
+		missing, asked := expect.Metric(t, r.Registry, "chandler_task_missing_permissions")
 		if asked {
 			if missing != 0 {
 				t.Errorf("permissions missing: got %v, want 0", missing)

@@ -1,14 +1,11 @@
 package csrsigning_test
 
 import (
-	"context"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"log/slog"
 	"path/filepath"
-	"sync"
 	"testing"
 	"time"
 
@@ -28,6 +25,7 @@ import (
 	"github.com/chandler-k8s/chandler/test/cluster"
 	"github.com/chandler-k8s/chandler/test/expect"
 	"github.com/chandler-k8s/chandler/test/fixtures"
+	"github.com/chandler-k8s/chandler/test/term"
 )
 
 const (
@@ -105,61 +103,35 @@ func (w *world) leaderConfig(t testing.TB) *rest.Config {
 	return config
 }
 
-// term is a leader that runs both tasks of scraper certificates.
-type term struct {
-	registry *prometheus.Registry
-	log      *expect.Log
-	stop     func()
-}
-
-// lead runs a leader from the election on.
-func (w *world) lead(t testing.TB, name string, change ...func(*csrsigning.Options)) *term {
+// lead runs a leader with both tasks of scraper certificates.
+func (w *world) lead(t testing.TB, name string, change ...func(*csrsigning.Options)) *term.Term {
 	t.Helper()
-	r := &term{registry: prometheus.NewRegistry(), log: &expect.Log{}}
-	approvals, err := csrapproval.NewMetrics(r.registry)
-	expect.OK(t, err)
-	metrics, err := csrsigning.NewMetrics(r.registry)
-	expect.OK(t, err)
-	opts := csrsigning.Options{Rules: rules(), Metrics: metrics}
-	for _, c := range change {
-		c(&opts)
-	}
-	lead, err := leader.New(leader.Options{
+	return term.Lead(t, leader.Options{
 		Config: w.pod(t, name), Namespace: home, Identity: fixtures.PodName(name), NodeName: name, LeaseDuration: 4 * time.Second,
-		Tasks: func(term leader.Term) ([]leader.Task, error) {
-			approve, err := csrapproval.New(term, csrapproval.Options{Rules: rules(), Metrics: approvals})
+	}, func(metrics prometheus.Registerer) func(leader.Term) ([]leader.Task, error) {
+		approvals, err := csrapproval.NewMetrics(metrics)
+		expect.OK(t, err)
+		counters, err := csrsigning.NewMetrics(metrics)
+		expect.OK(t, err)
+		opts := csrsigning.Options{Rules: rules(), Metrics: counters}
+		for _, c := range change {
+			c(&opts)
+		}
+		return func(about leader.Term) ([]leader.Task, error) {
+			approve, err := csrapproval.New(about, csrapproval.Options{Rules: rules(), Metrics: approvals})
 			if err != nil {
 				return nil, err
 			}
-			sign, err := csrsigning.New(term, opts)
+			sign, err := csrsigning.New(about, opts)
 			return []leader.Task{approve, sign}, err
-		},
-		Log:     slog.New(slog.NewTextHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
-		Metrics: r.registry,
-	})
-	expect.OK(t, err)
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- lead.Run(ctx) }()
-	r.stop = sync.OnceFunc(func() {
-		cancel()
-		if err := <-ended; err != nil {
-			t.Errorf("leader: %v", err)
 		}
 	})
-	t.Cleanup(func() {
-		r.stop()
-		if t.Failed() {
-			t.Logf("log of the leader:\n%s", r.log)
-		}
-	})
-	return r
 }
 
 // metric returns the sum of a metric's series.
-func (r *term) metric(t testing.TB, name string) float64 {
+func metric(t testing.TB, r *term.Term, name string) float64 {
 	t.Helper()
-	sum, _ := expect.Metric(t, r.registry, name)
+	sum, _ := expect.Metric(t, r.Registry, name)
 	return sum
 }
 

@@ -24,6 +24,7 @@ import (
 	"github.com/chandler-k8s/chandler/leader/csrsigning"
 	"github.com/chandler-k8s/chandler/test/expect"
 	"github.com/chandler-k8s/chandler/test/fixtures"
+	"github.com/chandler-k8s/chandler/test/term"
 )
 
 func TestSigning(t *testing.T) {
@@ -79,10 +80,10 @@ func testForeign(t *testing.T, w *world) {
 	expect.OK(t, w.admin.CoreV1().ConfigMaps(home).Delete(t.Context(), csrsigning.ObjectName, metav1.DeleteOptions{}))
 	certificate := w.certificate(t, request.Name)
 	expect.OK(t, trusted(w.bundle(t), certificate))
-	if got := r.metric(t, "chandler_csrsigning_ca_foreign"); got != 0 {
+	if got := metric(t, r, "chandler_csrsigning_ca_foreign"); got != 0 {
 		t.Errorf("metric: got %v, want 0 once they are gone", got)
 	}
-	r.stop()
+	r.Stop()
 }
 
 // testPolicyMissing: no CA is made while nothing bounds what replaces it.
@@ -101,7 +102,7 @@ func testPolicyMissing(t *testing.T, w *world) {
 	r := w.lead(t, "node-leader")
 	request := create(t, w.agent(t, node), draft(t, node))
 	eventually(t, func() error {
-		if !strings.Contains(r.log.String(), "admission policy chandler-scraper-ca is not in force: apply deploy/base/csrsigning.yaml") {
+		if !strings.Contains(r.Log.String(), "admission policy chandler-scraper-ca is not in force: apply deploy/base/csrsigning.yaml") {
 			return errors.New("the missing policy is not named")
 		}
 		return nil
@@ -113,11 +114,11 @@ func testPolicyMissing(t *testing.T, w *world) {
 	_, err = bindings.Create(t.Context(), binding, metav1.CreateOptions{})
 	expect.OK(t, err)
 	w.certificate(t, request.Name)
-	r.stop()
+	r.Stop()
 	w.clear(t)
 }
 
-func (w *world) awaitForeign(t *testing.T, r *term, kind string) {
+func (w *world) awaitForeign(t *testing.T, r *term.Term, kind string) {
 	t.Helper()
 	eventually(t, func() error {
 		events, err := w.admin.EventsV1().Events(home).List(t.Context(), metav1.ListOptions{})
@@ -131,7 +132,7 @@ func (w *world) awaitForeign(t *testing.T, r *term, kind string) {
 		}
 		return errors.New("no Event on the " + kind)
 	})
-	if got := r.metric(t, "chandler_csrsigning_ca_foreign"); got != 1 {
+	if got := metric(t, r, "chandler_csrsigning_ca_foreign"); got != 1 {
 		t.Errorf("metric: got %v, want 1", got)
 	}
 }
@@ -161,10 +162,10 @@ func testHonest(t *testing.T, w *world) {
 	}
 	secret, err := w.admin.CoreV1().Secrets(home).Get(t.Context(), csrsigning.ObjectName, metav1.GetOptions{})
 	expect.OK(t, err)
-	if line := strings.Split(string(secret.Data["tls.key"]), "\n")[1]; strings.Contains(r.log.String(), line) {
+	if line := strings.Split(string(secret.Data["tls.key"]), "\n")[1]; strings.Contains(r.Log.String(), line) {
 		t.Error("the log shows the CA's key")
 	}
-	if got := r.metric(t, "chandler_csrsigning_ca_expiry_timestamp_seconds"); got < float64(time.Now().Add(300*24*time.Hour).Unix()) {
+	if got := metric(t, r, "chandler_csrsigning_ca_expiry_timestamp_seconds"); got < float64(time.Now().Add(300*24*time.Hour).Unix()) {
 		t.Errorf("metric of the CA's expiry: got %v", got)
 	}
 	eventually(t, func() error {
@@ -173,15 +174,15 @@ func testHonest(t *testing.T, w *world) {
 		}
 		return nil
 	})
-	if got := r.metric(t, "chandler_task_missing_permissions"); got != 0 {
+	if got := metric(t, r, "chandler_task_missing_permissions"); got != 0 {
 		t.Errorf("permissions missing: got %v, want 0", got)
 	}
-	r.stop()
+	r.Stop()
 }
 
-func gathered(t *testing.T, r *term) []string {
+func gathered(t *testing.T, r *term.Term) []string {
 	t.Helper()
-	families, err := r.registry.Gather()
+	families, err := r.Registry.Gather()
 	expect.OK(t, err)
 	var names []string
 	for _, f := range families {
@@ -210,7 +211,7 @@ func testApprovedByHand(t *testing.T, w *world) {
 		}
 	}
 	expect.OK(t, trusted(w.bundle(t), w.certificate(t, honest.Name)))
-	r.stop()
+	r.Stop()
 }
 
 // testNextLeader: the CA outlives the leader, and two at once have one.
@@ -219,7 +220,7 @@ func testNextLeader(t *testing.T, w *world) {
 	r := w.lead(t, "node-other")
 	certificate := w.certificate(t, create(t, w.agent(t, node), draft(t, node)).Name)
 	expect.OK(t, trusted(before, certificate))
-	r.stop()
+	r.Stop()
 }
 
 // testTwoLeaders: tasks that overlap make one CA between them, and both sign with it.
@@ -299,7 +300,7 @@ func testRevocation(t *testing.T, w *world) {
 		return nil
 	})
 	expect.OK(t, trusted(w.bundle(t), w.certificate(t, create(t, agent, draft(t, node)).Name)))
-	r.stop()
+	r.Stop()
 }
 
 // testTampering: what is added to the bundle, or removed, is put right.
@@ -322,7 +323,7 @@ func testTampering(t *testing.T, w *world) {
 	eventually(t, restored)
 	expect.OK(t, maps.Delete(t.Context(), csrsigning.ObjectName, metav1.DeleteOptions{}))
 	eventually(t, restored)
-	r.stop()
+	r.Stop()
 }
 
 // testRotation runs several rotations with short lives. At no time does a
@@ -361,10 +362,10 @@ func testRotation(t *testing.T, w *world) {
 	if got := strings.Count(string(secret.Data["old.crt"]), "BEGIN"); got > 2 {
 		t.Errorf("%d old CAs are kept", got)
 	}
-	if got := r.metric(t, "chandler_csrsigning_ca_rotations_total"); got < 4 {
+	if got := metric(t, r, "chandler_csrsigning_ca_rotations_total"); got < 4 {
 		t.Errorf("rotations: got %v, want 4", got)
 	}
-	r.stop()
+	r.Stop()
 	w.clear(t)
 }
 
