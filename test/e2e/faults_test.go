@@ -40,6 +40,7 @@ func (p *product) leaderKilled(t *testing.T) {
 }
 
 func (p *product) leaderCutOff(t *testing.T) {
+	p.needNodes(t)
 	before := p.holder(t, "")
 	node := before.Spec.NodeName
 	p.cluster(t, "cut", node)
@@ -56,7 +57,7 @@ func (p *product) leaderCutOff(t *testing.T) {
 		t.Errorf("the lease went from %s to %s when the node came back", after.Name, got)
 	}
 	eventually(t, "the node that came back to lead no more", func(context.Context) error {
-		body, err := p.scrape(t, node, p.scraper(t, node))
+		body, err := p.scrape(t, node, "/host/scraper")
 		if err == nil && !strings.Contains(body, "chandler_leader 0\n") {
 			err = errors.New("chandler_leader is not 0")
 		}
@@ -74,20 +75,14 @@ func (p *product) killedPublishing(t *testing.T) {
 		p.kubectl(t, "--namespace", home, "delete", "pod", "--selector", agentLabels, "--grace-period=0", "--force")
 		p.rollout(t, home, "chandler")
 		for _, node := range p.nodes {
-			first := p.scraper(t, node).Leaf.SerialNumber
-			eventually(t, "next certificate on "+node, func(context.Context) error {
-				if p.scraper(t, node).Leaf.SerialNumber.Cmp(first) == 0 {
-					return errors.New("it is the same")
-				}
-				return nil
-			})
+			eventually(t, "next certificate on "+node, p.rotated(t, node, p.scraper(t, node)))
 		}
 	}
 	p.setConfig(t, "20s")
 	p.kubectl(t, "--namespace", home, "rollout", "restart", "daemonset/chandler")
 	p.rollout(t, home, "chandler")
 	p.untorn(t)
-	for _, node := range p.nodes {
+	for node := range p.roots {
 		eventually(t, "end of what was interrupted on "+node, func(context.Context) error { return p.tidy(node) })
 	}
 }
@@ -116,6 +111,7 @@ func (p *product) tidy(node string) error {
 // rebooted: a node loses its power, its processes and what is in memory. Its files
 // are there before the agent is, and stay.
 func (p *product) rebooted(t *testing.T) {
+	p.needNodes(t)
 	leader := p.holder(t, "").Spec.NodeName
 	node := p.nodes[0]
 	if node == leader {
@@ -124,21 +120,14 @@ func (p *product) rebooted(t *testing.T) {
 	p.cluster(t, "stop", node)
 	t.Cleanup(func() { p.cluster(t, "start", node) })
 	p.condition(t, node, corev1.ConditionUnknown)
-	before := p.scraper(t, node).Leaf.SerialNumber
+	before := p.scraper(t, node)
 	p.cluster(t, "start", node)
 	p.condition(t, node, corev1.ConditionTrue)
-	eventually(t, "agent to go on after the reboot", func(context.Context) error {
-		if p.scraper(t, node).Leaf.SerialNumber.Cmp(before) == 0 {
-			return errors.New("the certificate is the one of before")
-		}
-		return nil
-	})
+	eventually(t, "agent to go on after the reboot", p.rotated(t, node, before))
 	p.rollout(t, home, "chandler")
 	p.rollout(t, readers, "reader")
 	p.untorn(t)
-	if _, err := p.scrape(t, node, p.scraper(t, node)); err != nil {
-		t.Errorf("%s: %v", node, err)
-	}
+	p.wantScrape(t, node)
 }
 
 // uninstall takes away what was applied, and leaves what docs/install.md says.
@@ -179,5 +168,7 @@ func (p *product) installedAgain(t *testing.T) {
 	p.kubectl(t, "apply", "--filename", root+"/deploy/daemonset.yaml")
 	p.rollout(t, home, "chandler")
 	p.holder(t, "")
-	p.untorn(t)
+	for _, node := range p.nodes {
+		p.wantScrape(t, node)
+	}
 }

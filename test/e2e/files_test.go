@@ -9,10 +9,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"net"
-	"net/http"
 	"os"
 	"strings"
 	"syscall"
@@ -36,8 +34,8 @@ func (p *product) files(t *testing.T) {
 			"cluster/CLUSTERID":  fmt.Sprintf("CLUSTERID=%q\n", id),
 			"cluster/node.env":   fmt.Sprintf("CLUSTER_ID=%q\nNODE_NAME=%q\n", id, node),
 		} {
-			if got, err := os.ReadFile(p.path(node, name)); err != nil || string(got) != want {
-				t.Errorf("%s: %s: got %q, %v, want %q", node, name, got, err, want)
+			if got := p.read(t, node, name); got != want {
+				t.Errorf("%s: %s: got %q, want %q", node, name, got, want)
 			}
 			p.wantFile(t, node, name, 0o444, 0)
 		}
@@ -47,16 +45,32 @@ func (p *product) files(t *testing.T) {
 		p.wantFile(t, node, "scraper/tls.crt", 0o444, 0)
 		p.wantFile(t, node, "scraper/tls.key", 0o440, 65534)
 		p.wantFile(t, node, "scraper/tls.pem", 0o440, 65534)
-		pair := p.scraper(t, node)
-		if got := pair.Leaf; got.Subject.String() != "CN="+scrapers || len(got.DNSNames) != 1 || got.DNSNames[0] != node {
+		if got := p.scraper(t, node); got.Subject.String() != "CN="+scrapers || len(got.DNSNames) != 1 || got.DNSNames[0] != node {
 			t.Errorf("%s: got a certificate for %s, %q", node, got.Subject, got.DNSNames)
 		}
 	}
 	p.untorn(t)
 }
 
+// read reads a file of a node's disk, where that cannot be looked into by its reader.
+func (p *product) read(t *testing.T, node, name string) string {
+	t.Helper()
+	if p.roots == nil {
+		return p.cat(t, node, name)
+	}
+	data, err := os.ReadFile(p.path(node, name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
+// wantFile looks at mode and owner, on nodes that can be looked into.
 func (p *product) wantFile(t *testing.T, node, name string, mode fs.FileMode, gid uint32) {
 	t.Helper()
+	if p.roots == nil {
+		return
+	}
 	info, err := os.Stat(p.path(node, name))
 	if err != nil {
 		t.Fatal(err)
@@ -93,34 +107,35 @@ func (p *product) podOn(t *testing.T, namespace, labels, node string) *corev1.Po
 	return found
 }
 
-// scraper reads a node's certificate from its disk.
-func (p *product) scraper(t *testing.T, node string) tls.Certificate {
+// scraper returns a node's certificate.
+func (p *product) scraper(t *testing.T, node string) *x509.Certificate {
 	t.Helper()
-	pair, err := tls.LoadX509KeyPair(p.path(node, "scraper/..data/tls.crt"), p.path(node, "scraper/..data/tls.key"))
+	pem := []byte(p.read(t, node, "scraper/tls.pem")) // one file, hence one pair
+	pair, err := tls.X509KeyPair(pem, pem)
 	if err != nil {
 		t.Fatalf("%s: %v", node, err)
 	}
-	return pair
+	return pair.Leaf
 }
 
-// scrape asks the agent of a node for its metrics, as Prometheus on the node would.
-func (p *product) scrape(t *testing.T, node string, as ...tls.Certificate) (string, error) {
+// rotated is a condition for eventually: a node has another certificate.
+func (p *product) rotated(t *testing.T, node string, from *x509.Certificate) func(context.Context) error {
+	return func(context.Context) error {
+		if p.scraper(t, node).SerialNumber.Cmp(from.SerialNumber) == 0 {
+			return errors.New("it is the same")
+		}
+		return nil
+	}
+}
+
+// scrape asks the agent of a node for its metrics, as Prometheus on the node would:
+// from a pod that mounts the node's files. Without sets it shows no certificate.
+func (p *product) scrape(t *testing.T, node string, sets ...string) (string, error) {
 	t.Helper()
-	agent := p.podOn(t, home, agentLabels, node)
-	transport := &http.Transport{TLSClientConfig: &tls.Config{
-		InsecureSkipVerify: true, Certificates: as, // the agent's certificate is its own
-	}}
-	defer transport.CloseIdleConnections()
-	answer, err := (&http.Client{Transport: transport}).Get("https://" + net.JoinHostPort(agent.Status.PodIP, "9464") + "/metrics")
-	if err != nil {
-		return "", err
-	}
-	defer answer.Body.Close()
-	body, err := io.ReadAll(answer.Body)
-	if err == nil && answer.StatusCode != http.StatusOK {
-		err = errors.New(answer.Status)
-	}
-	return string(body), err
+	agent, reader := p.podOn(t, home, agentLabels, node), p.podOn(t, readers, "app=reader", node)
+	args := []string{"--namespace", readers, "exec", reader.Name, "--container", "reader", "--", "/chandler", "scrape",
+		"https://" + net.JoinHostPort(agent.Status.PodIP, "9464") + "/metrics"}
+	return p.tryKubectl(t.Context(), append(args, sets...)...)
 }
 
 // certificates: each node's agent lets in the certificate that stands on its disk,
@@ -130,25 +145,18 @@ func (p *product) certificates(t *testing.T) {
 		if _, err := p.scrape(t, node); err == nil {
 			t.Errorf("%s: metrics were shown to nobody in particular", node)
 		}
-		first := p.scraper(t, node)
-		if body, err := p.scrape(t, node, first); err != nil || !strings.Contains(body, "chandler_leader ") {
-			t.Errorf("%s: got %d bytes, %v, want metrics", node, len(body), err)
-		}
-		var second tls.Certificate
-		eventually(t, "another certificate on "+node, func(context.Context) error {
-			if second = p.scraper(t, node); second.Leaf.SerialNumber.Cmp(first.Leaf.SerialNumber) == 0 {
-				return errors.New("it is the same")
-			}
-			return nil
-		})
-		if _, err := p.scrape(t, node, second); err != nil {
-			t.Errorf("%s: %v", node, err)
-		}
-		if shown, err := x509.ParseCertificate(second.Certificate[0]); err != nil || shown.Subject.CommonName != scrapers {
-			t.Errorf("%s: got %v, %v", node, shown, err)
-		}
+		p.wantScrape(t, node)
+		eventually(t, "another certificate on "+node, p.rotated(t, node, p.scraper(t, node)))
+		p.wantScrape(t, node)
 	}
 	p.untorn(t)
+}
+
+func (p *product) wantScrape(t *testing.T, node string) {
+	t.Helper()
+	if body, err := p.scrape(t, node, "/host/scraper"); err != nil || !strings.Contains(body, "chandler_leader ") {
+		t.Errorf("%s: got %d bytes, %v, want metrics", node, len(body), err)
+	}
 }
 
 // keys makes a pair of which each half tells whether it belongs to the other.
@@ -177,15 +185,11 @@ func (p *product) awaitKeys(t *testing.T, id string) {
 	t.Helper()
 	for _, node := range p.nodes {
 		eventually(t, "key "+id+" on "+node, func(context.Context) error {
-			got, err := os.ReadFile(p.path(node, "aws/credentials.ini"))
-			if err == nil && !strings.Contains(string(got), id) {
-				err = errors.New("there is another")
+			if got := p.cat(t, node, "aws/credentials.ini"); !strings.Contains(got, id) {
+				return errors.New("there is another")
 			}
-			return err
+			return nil
 		})
-		if got := p.cat(t, node, "aws/credentials.ini"); !strings.Contains(got, id) {
-			t.Errorf("the pod on %s sees another key than %s", node, id)
-		}
 		p.wantFile(t, node, "aws/credentials.ini", 0o440, 65534)
 	}
 }
@@ -224,7 +228,12 @@ func (p *product) configure(t *testing.T) {
 	p.rollout(t, home, "chandler")
 	p.awaitKeys(t, id)
 	for _, node := range p.nodes {
-		eventually(t, "region on "+node, p.file(node, hostDir+"/cluster/region", region))
+		eventually(t, "region on "+node, func(context.Context) error {
+			if got := p.read(t, node, "cluster/region"); got != region {
+				return fmt.Errorf("got %q, want %q", got, region)
+			}
+			return nil
+		})
 	}
 	p.untorn(t)
 }

@@ -61,6 +61,7 @@ func (p *product) pullSecret(t *testing.T, namespace string) string {
 
 // pull: kubelet pulls an image with the secret, and cannot without it.
 func (p *product) pull(t *testing.T) {
+	p.needNodes(t)
 	p.apply(t, fmt.Sprintf(`
 apiVersion: v1
 kind: Secret

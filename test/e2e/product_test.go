@@ -6,10 +6,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 
@@ -45,10 +43,18 @@ type product struct {
 // cases follow each other on one cluster.
 func TestChandler(t *testing.T) {
 	s := newSuite(t)
-	s.needNodes(t)
-	p := &product{suite: s, nodes: slices.Sorted(maps.Keys(s.roots))}
+	p := &product{suite: s}
+	nodes, err := s.client.CoreV1().Nodes().List(t.Context(), metav1.ListOptions{})
+	if err != nil || len(nodes.Items) < 2 {
+		t.Fatalf("nodes: got %v, %v, want at least 2", nodes, err)
+	}
+	for _, node := range nodes.Items {
+		p.nodes = append(p.nodes, node.Name)
+	}
 	p.startAWS(t)
-	p.importImages(t)
+	if s.roots != nil { // else they are there already, as by `make kind-load`
+		p.importImages(t)
+	}
 	p.install(t)
 	for _, c := range []struct {
 		name string
@@ -229,7 +235,7 @@ func (p *product) clean(t *testing.T) {
 			return errors.Join(err, errors.New("it is still there"))
 		})
 	}
-	for _, node := range p.nodes {
+	for node := range p.roots {
 		if err := os.RemoveAll(p.path(node)); err != nil {
 			t.Error(err)
 		}

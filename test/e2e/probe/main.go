@@ -6,6 +6,7 @@
 //	sleep WORD     says it and goes on until it is told to end
 //	cat FILE       copies it to its output
 //	write FILE...  tries to make each, and says which it could
+//	scrape URL [SET]  asks for metrics, with the certificate of a set of files
 //	read DIR       reads the sets of files there, as fast as it can, until it is told
 //	               to end, and says what does not fit together
 package main
@@ -55,6 +56,8 @@ func run(ctx context.Context) error {
 		for _, path := range os.Args[2:] {
 			fmt.Printf("%s: %t\n", path, os.WriteFile(path, []byte("probe"), 0o600) == nil)
 		}
+	case "scrape":
+		return scrape(ctx, arg, os.Args[3:]...)
 	case "read":
 		return read(ctx, arg)
 	default:
