@@ -83,11 +83,12 @@ func (d *demo) showScaled(ctx context.Context, client kubernetes.Interface, repl
 	if err != nil {
 		return err
 	}
-	return d.showAccess(ctx, append(pods, neighbours...))
+	return d.showAccess(ctx, pods, neighbours)
 }
 
 // showAccess is kubectl auth can-i get pods/log, with the ServiceAccount's own token.
-func (d *demo) showAccess(ctx context.Context, pods []string) error {
+// An authorizer learns of a Role some moments after it was written.
+func (d *demo) showAccess(ctx context.Context, own, others []string) error {
 	var token *rest.Config
 	err := until(ctx, func() (made bool) {
 		var err error
@@ -101,15 +102,16 @@ func (d *demo) showAccess(ctx context.Context, pods []string) error {
 	if err != nil {
 		return err
 	}
-	for _, pod := range pods {
-		allowed, err := mayReadLog(ctx, reader, pod)
+	for _, pod := range append(slices.Clone(own), others...) {
+		want := slices.Contains(own, pod)
+		err := until(ctx, func() bool {
+			allowed, err := mayReadLog(ctx, reader, pod)
+			return err == nil && allowed == want
+		})
 		if err != nil {
-			return err
+			return fmt.Errorf("access to the log of %s as podlogreader-web, wanted %t: %w", pod, want, err)
 		}
-		answer := "no"
-		if allowed {
-			answer = "yes"
-		}
+		answer := map[bool]string{true: "yes", false: "no"}[want]
 		if _, err := fmt.Fprintf(d.out, "      as podlogreader-web: auth can-i get pods/%s --subresource=log: %s\n", pod, answer); err != nil {
 			return err
 		}
