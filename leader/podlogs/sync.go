@@ -11,6 +11,7 @@ import (
 
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
 )
 
 const (
@@ -49,6 +50,7 @@ func (t *Task) syncRole(ctx context.Context, key, namespace, name string) (time.
 	}
 	s, now := t.state(key), time.Now()
 	s.observe(f, now)
+	f.heirs = s.heirs
 	unclear := s.unclear(f)
 	p := f.plan(s.claims)
 	due, again := t.due(f, s, p, now)
@@ -62,6 +64,7 @@ func (t *Task) syncRole(ctx context.Context, key, namespace, name string) (time.
 	if err := t.inquire(ctx, key, unclear, f, s); err != nil {
 		return 0, errors.Join(err, t.shrink(ctx, f))
 	}
+	f.heirs = s.heirs
 	p = f.plan(s.claims)
 	due, again = t.due(f, s, p, now)
 	if len(due) == 0 {
@@ -180,7 +183,7 @@ func (t *Task) state(key string) *state {
 	defer t.mu.Unlock()
 	s := t.states[key]
 	if s == nil {
-		s = &state{traces: map[string]trace{}, claims: map[workload]answer{}}
+		s = &state{traces: map[string]trace{}, claims: map[workload]answer{}, sought: map[types.UID]bool{}}
 		t.states[key] = s
 	}
 	return s

@@ -100,11 +100,15 @@ func (t *Task) taken(key, resource string, s *state, owner workload, now time.Ti
 	return after.until.Sub(now)
 }
 
-// shrink takes from a Role the names of pods that are gone.
+// shrink takes from a Role the names of pods that are gone, all if it has no owner.
 func (t *Task) shrink(ctx context.Context, f found) error {
-	owner, ok := f.recorded()
-	if f.role == nil || !ok {
+	owner, owned := f.recorded()
+	if f.role == nil || !owned && len(f.members) > 0 {
 		return nil
+	}
+	if !owned {
+		_, err := t.empty(ctx, f.role)
+		return err
 	}
 	want := narrowed(f.role, t.role(f.role.Namespace, plan{owner: owner, names: f.members[owner]}))
 	if sameRole(f.role, want) {
@@ -112,6 +116,16 @@ func (t *Task) shrink(ctx context.Context, f found) error {
 	}
 	_, err := t.updateRole(ctx, f.role, want)
 	return err
+}
+
+// empty takes all rules from a Role, and leaves it to whom it belongs.
+func (t *Task) empty(ctx context.Context, role *rbacv1.Role) (time.Duration, error) {
+	if len(role.Rules) == 0 {
+		return 0, nil
+	}
+	empty := role.DeepCopy()
+	empty.Rules = nil
+	return t.updateRole(ctx, role, empty)
 }
 
 // updateRole sets one of ours right. What widens it waits for the proof that the
@@ -153,10 +167,8 @@ func roleBinding(meta metav1.ObjectMeta) *rbacv1.RoleBinding {
 func (t *Task) remove(ctx context.Context, key string, f found, due []string) (again time.Duration, err error) {
 	for _, resource := range due {
 		object := f.made()[resource]
-		if resource == roles && len(f.role.Finalizers) > 0 && len(f.role.Rules) > 0 {
-			empty := f.role.DeepCopy()
-			empty.Rules = nil
-			wait, emptying := t.updateRole(ctx, f.role, empty)
+		if resource == roles && len(f.role.Finalizers) > 0 {
+			wait, emptying := t.empty(ctx, f.role)
 			again, err = max(again, wait), errors.Join(err, emptying)
 		}
 		if object.GetDeletionTimestamp() == nil {
