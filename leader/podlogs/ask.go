@@ -6,7 +6,11 @@ import (
 	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+
+	"github.com/chandler-k8s/chandler/leader"
 )
 
 // inquire reads the workload of each of the kinds, of which there is at most one of a
@@ -48,6 +52,25 @@ func inheriting(kind string, object metav1.Object) (workload, bool) {
 		return workload{}, false
 	}
 	return itself(kind, object)
+}
+
+// isOurs reports whether there is an object of a name that carries our label.
+func (t *Task) isOurs(ctx context.Context, resource, namespace, name string) (bool, error) {
+	options := metav1.ListOptions{LabelSelector: leader.TaskLabel + "=" + Name, FieldSelector: "metadata.name=" + name}
+	var list runtime.Object
+	var err error
+	switch resource {
+	case roles:
+		list, err = t.client.RbacV1().Roles(namespace).List(ctx, options)
+	case bindings:
+		list, err = t.client.RbacV1().RoleBindings(namespace).List(ctx, options)
+	default:
+		list, err = t.client.CoreV1().ServiceAccounts(namespace).List(ctx, options)
+	}
+	if err != nil {
+		return false, fmt.Errorf("look for %s %s/%s: %w", resource, namespace, name, err)
+	}
+	return meta.LenList(list) > 0, nil
 }
 
 // read returns a workload and the labels of its pod template. With an error the

@@ -21,6 +21,9 @@ const (
 	// foreignRetry is how often a Role is tried again whose name somebody else has:
 	// that it is gone cannot be seen.
 	foreignRetry = 15 * time.Minute
+	// lateRetry is how often one is whose name an object of ours has that the watch
+	// does not show.
+	lateRetry = 15 * time.Second
 	// echo is how long a write may take to come back by the watch.
 	echo = 2 * time.Second
 )

@@ -109,6 +109,32 @@ func TestForgedClaims(t *testing.T) {
 	})
 }
 
+// TestLateWatch has the watch show nothing for a minute of what was made: it is ours
+// all the same.
+func TestLateWatch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPlay(t, withAccounts)
+		web := p.addStatefulSet(t, "web", "1")
+		put(t, p.pods, pod("web-0", web))
+		for begin := time.Now(); time.Since(begin) < time.Minute; time.Sleep(echo) {
+			p.sync(t, "ns/web")
+		}
+		if got := p.states["ns/web"].status; got == stateForeign || len(p.recorder.Events) > 0 {
+			t.Errorf("got state %q and %d Events about a Role of ours", got, len(p.recorder.Events))
+		}
+		if got := p.counts(); got["create roles"] > 7 || got["list roles"] > 5 {
+			t.Errorf("got requests %v in a minute, want a few", got)
+		}
+		p.showRole(t, "web")
+		show(t, p.accounts, web)
+		show(t, p.bindings, web)
+		p.sync(t, "ns/web")
+		if got := p.states["ns/web"].status; got != stateCurrent {
+			t.Errorf("got state %s once it is shown, want %s", got, stateCurrent)
+		}
+	})
+}
+
 // TestTheirAccount has a ServiceAccount and a RoleBinding of somebody else: they are
 // tried twice, since another leader's would be shown in between, and then left alone.
 func TestTheirAccount(t *testing.T) {

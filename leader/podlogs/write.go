@@ -55,7 +55,7 @@ func (t *Task) make(ctx context.Context, key, resource string, s *state, p plan)
 	err := t.create(ctx, resource, t.role(namespace, p))
 	switch now := time.Now(); {
 	case apierrors.IsAlreadyExists(err):
-		return t.taken(key, resource, s, p.owner, now), nil
+		return t.taken(ctx, key, resource, s, p.owner, now)
 	case leader.NamespaceEnding(err):
 		return 0, nil
 	case err != nil:
@@ -86,18 +86,27 @@ func (t *Task) create(ctx context.Context, resource string, role *rbacv1.Role) (
 
 // taken decides what an object is that exists and that the watch does not show: our
 // own or another leader's, which it will show in a moment, or else somebody else's.
-func (t *Task) taken(key, resource string, s *state, owner workload, now time.Time) time.Duration {
-	before := s.traces[resource]
-	after := trace{taken: true, theirs: before.taken, until: now.Add(echo)}
+// One that is not shown in a moment is asked for: the watch may be late.
+func (t *Task) taken(ctx context.Context, key, resource string, s *state, owner workload, now time.Time) (time.Duration, error) {
+	namespace, _, _ := strings.Cut(key, "/")
+	after := trace{taken: true, until: now.Add(echo)}
+	if s.traces[resource].taken {
+		ours, err := t.isOurs(ctx, resource, namespace, prefix+owner.name)
+		if err != nil {
+			return 0, err
+		}
+		if after.theirs = !ours; ours {
+			after.until = now.Add(lateRetry)
+		}
+	}
 	if resource == roles && after.theirs {
 		after.until = now.Add(foreignRetry)
-		namespace, _, _ := strings.Cut(key, "/")
 		t.setStatus(key, stateForeign)
 		t.report.warn("foreign "+key, reference(namespace, owner), reasonForeign,
 			"Role "+prefix+owner.name+" exists and is left alone: chandler did not make it. Delete it, or hand it over with the label "+leader.TaskLabel+"="+Name)
 	}
 	s.traces[resource] = after
-	return after.until.Sub(now)
+	return after.until.Sub(now), nil
 }
 
 // shrink takes from a Role the names of pods that are gone, all if it has no owner.
