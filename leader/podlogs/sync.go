@@ -65,6 +65,7 @@ func (t *Task) syncRole(ctx context.Context, key, namespace, name string) (time.
 		return wait, nil
 	}
 	if err := t.inquire(ctx, key, unclear, f, s); err != nil {
+		s.pace.failed(time.Now())
 		return 0, errors.Join(err, t.shrink(ctx, f))
 	}
 	f.heirs = s.heirs
@@ -73,6 +74,7 @@ func (t *Task) syncRole(ctx context.Context, key, namespace, name string) (time.
 	if len(due) == 0 {
 		again = t.settled(key, f, p, again)
 	} else if again, err = t.carryOut(ctx, key, f, s, p, due); err != nil {
+		s.pace.failed(time.Now())
 		return 0, err
 	}
 	s.pace.wrote(time.Now())
