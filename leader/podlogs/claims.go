@@ -155,8 +155,9 @@ func (t *Task) members(key string) map[workload][]string {
 			}
 		}
 	}
-	for _, names := range found {
+	for owner, names := range found {
 		slices.Sort(names)
+		found[owner] = slices.Compact(names)
 	}
 	return found
 }
