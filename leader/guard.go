@@ -20,13 +20,15 @@ type Guard struct {
 	Source string        // the manifest that has it, e.g. "deploy/base/podlogs.yaml"
 	Task   string        // the value of TaskLabel that it lets pass
 	Life   time.Duration // how long one proof serves; zero is not at all
+	Rest   time.Duration // how long a failure to prove it serves; zero is not at all
 
 	// Try makes a dry run of a request that the policy lets pass exactly if the
 	// value of its TaskLabel is task. Nil where each call of CheckBy brings its own.
 	Try func(ctx context.Context, task string) error
 
-	mu     sync.Mutex
-	proved time.Time
+	mu             sync.Mutex
+	proved, failed time.Time
+	failure        error
 }
 
 // unguarded is why nothing may be written. It does not unwrap: a refusal inside is
@@ -37,7 +39,7 @@ type unguarded struct{ reason error }
 func (u unguarded) Error() string { return u.reason.Error() }
 
 // Check returns an error unless the policy is in force, as far as a proof that is
-// younger than Life tells.
+// younger than Life tells, or a failure that is younger than Rest.
 func (g *Guard) Check(ctx context.Context) error { return g.CheckBy(ctx, g.Try) }
 
 // CheckBy is Check with a dry run of something that only the caller has.
@@ -47,6 +49,20 @@ func (g *Guard) CheckBy(ctx context.Context, try func(ctx context.Context, task 
 	if time.Since(g.proved) < g.Life {
 		return nil
 	}
+	if time.Since(g.failed) < g.Rest {
+		return g.failure
+	}
+	if err := g.prove(ctx, try); err != nil {
+		if ctx.Err() == nil { // else it is the caller who gave up
+			g.failed, g.failure = time.Now(), err
+		}
+		return err
+	}
+	g.proved = time.Now()
+	return nil
+}
+
+func (g *Guard) prove(ctx context.Context, try func(ctx context.Context, task string) error) error {
 	if err := unlessExists(try(ctx, g.Task)); err != nil {
 		return unguarded{fmt.Errorf("prove that admission policy %s lets ours pass: %w", g.Policy, err)}
 	}
@@ -56,7 +72,6 @@ func (g *Guard) CheckBy(ctx context.Context, try func(ctx context.Context, task 
 	case !RefusedByPolicy(err):
 		return unguarded{fmt.Errorf("prove that admission policy %s is in force: %w", g.Policy, err)}
 	}
-	g.proved = time.Now()
 	return nil
 }
 

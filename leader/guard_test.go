@@ -109,3 +109,32 @@ func TestGuardProvesAnew(t *testing.T) {
 		check(4)
 	})
 }
+
+func TestGuardRests(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		calls, answer := 0, error(nil)
+		g := &Guard{Policy: "p", Source: "f", Task: "ours", Life: time.Minute, Rest: 10 * time.Second, Try: func(_ context.Context, task string) error {
+			calls++
+			if task == "ours" {
+				return nil
+			}
+			return answer
+		}}
+		check := func(ctx context.Context, want int, pass bool) {
+			t.Helper()
+			if err := g.Check(ctx); (err == nil) != pass || calls != want {
+				t.Fatalf("got %d dry runs, %v, want %d, and it to pass: %t", calls, err, want, pass)
+			}
+		}
+		over, cancel := context.WithCancel(t.Context())
+		cancel()
+		check(over, 2, false) // says nothing to others
+		for range 500 {
+			check(t.Context(), 4, false)
+		}
+		answer = denial(metav1.StatusReasonInvalid, 422)
+		check(t.Context(), 4, false)
+		time.Sleep(g.Rest)
+		check(t.Context(), 6, true)
+	})
+}

@@ -77,8 +77,12 @@ func workloadOfJob(j metav1.Object) (workload, bool) {
 	if metav1.GetControllerOfNoCopy(j) != nil {
 		return controller(j, cronJob)
 	}
-	own := metav1.OwnerReference{APIVersion: apiVersion(job), Kind: job, Name: j.GetName(), UID: j.GetUID()}
-	return referred(&own, job)
+	return itself(job, j)
+}
+
+// itself returns an object of one of the kinds as a workload.
+func itself(kind string, object metav1.Object) (workload, bool) {
+	return referred(&metav1.OwnerReference{APIVersion: apiVersion(kind), Kind: kind, Name: object.GetName(), UID: object.GetUID()}, kind)
 }
 
 // indexPods is the index of pods by the UID of their ReplicaSet or Job, or by the
@@ -151,8 +155,9 @@ func (t *Task) members(key string) map[workload][]string {
 			}
 		}
 	}
-	for _, names := range found {
+	for owner, names := range found {
 		slices.Sort(names)
+		found[owner] = slices.Compact(names)
 	}
 	return found
 }

@@ -21,6 +21,7 @@ type found struct {
 	members          map[workload][]string // sorted names of pods
 	role             *rbacv1.Role          // ours, or nil
 	binding, account *metav1.PartialObjectMetadata
+	heirs            []workload // that the API server knows, if nothing of ours says whose it is
 }
 
 // made has the objects of ours that are there, by resource.
@@ -63,14 +64,26 @@ func (f found) recorded() (workload, bool) {
 	return workload{}, false
 }
 
+// ownerless reports whether something of ours is there, and nothing says whose it is.
+func (f found) ownerless() bool {
+	_, owned := f.recorded()
+	return !owned && len(f.made()) > 0
+}
+
 // claimants are the workloads that the Role may belong to, in a stable order.
 func (f found) claimants() []workload {
 	var claimants []workload
 	for owner := range f.members {
 		claimants = append(claimants, owner)
 	}
-	if owner, ok := f.recorded(); ok && len(f.members[owner]) == 0 {
-		claimants = append(claimants, owner)
+	others := f.heirs
+	if owner, ok := f.recorded(); ok {
+		others = []workload{owner}
+	}
+	for _, owner := range others {
+		if len(f.members[owner]) == 0 {
+			claimants = append(claimants, owner)
+		}
 	}
 	slices.SortFunc(claimants, func(a, b workload) int {
 		return cmp.Or(cmp.Compare(a.kind, b.kind), cmp.Compare(a.uid, b.uid))

@@ -27,7 +27,9 @@
 //
 // The watches do not show whether a workload without pods is scaled to zero or has
 // lost its label, nor which of two that claim one name exists. Then, and about
-// hourly for one that stays without pods, the workload is read. It also is before
+// hourly for one that stays without pods, the workload is read. For what has no
+// owner, such as a Role that was handed over, one without pods is looked for once
+// among all kinds. A workload also is read before
 // anything is made again of which the watch has shown the end, or has not shown
 // soon after it was made: the workload may be gone although its pods are seen, and
 // we and the garbage collector would chase each other. One that is gone stays so;

@@ -156,6 +156,18 @@ func handedOver(t *testing.T, s *scene) {
 	patch(t, "podlogreader-orphan", ours, s.admin.RbacV1().RoleBindings(s.namespace).Patch)
 	patch(t, "podlogreader-orphan", ours, s.admin.CoreV1().ServiceAccounts(s.namespace).Patch)
 	s.awaitExisting(t, "orphan")
+	// A workload without pods keeps it, and takes it along when it goes.
+	s.addForeign(t, "asleep")
+	asleep := s.addDeployment(t, "asleep", 0, true)
+	patch(t, "podlogreader-asleep", ours, s.admin.CoreV1().ServiceAccounts(s.namespace).Patch)
+	patch(t, "podlogreader-asleep", ours, s.admin.RbacV1().RoleBindings(s.namespace).Patch)
+	patch(t, "podlogreader-asleep", ours, s.admin.RbacV1().Roles(s.namespace).Patch)
+	if role := s.awaitRole(t, "asleep"); len(role.OwnerReferences) != 1 || role.OwnerReferences[0].UID != asleep.UID {
+		t.Errorf("got owners %v, want the Deployment without pods", role.OwnerReferences)
+	}
+	s.awaitExisting(t, "asleep", "Role", "RoleBinding", "ServiceAccount")
+	expect.OK(t, s.admin.AppsV1().Deployments(s.namespace).Delete(t.Context(), "asleep", metav1.DeleteOptions{}))
+	s.awaitExisting(t, "asleep")
 	// Taken out of our hands again by the same label.
 	patch(t, "podlogreader-web", `{"metadata":{"labels":null}}`, s.admin.RbacV1().Roles(s.namespace).Patch)
 	r.wantMetric(t, 1, "chandler_podlogs_roles", "state=foreign")

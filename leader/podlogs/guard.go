@@ -14,6 +14,9 @@ import (
 
 const (
 	guardLife = 10 * time.Minute
+	// guardRest keeps the changes of many workloads from making dry runs each while
+	// a policy is missing.
+	guardRest = 10 * time.Second
 	// guardName is the workload that the dry runs are for.
 	guardName = "chandler-policy-check"
 )
@@ -23,7 +26,7 @@ func newGuards(client kubernetes.Interface, namespace string) map[string]*leader
 	guards := map[string]*leader.Guard{}
 	for _, resource := range []string{roles, bindings, accounts} {
 		guards[resource] = &leader.Guard{
-			Policy: "chandler-pod-logs-" + resource, Source: "deploy/base/podlogs.yaml", Task: Name, Life: guardLife,
+			Policy: "chandler-pod-logs-" + resource, Source: "deploy/base/podlogs.yaml", Task: Name, Life: guardLife, Rest: guardRest,
 			Try: func(ctx context.Context, task string) error {
 				err := dryRun(ctx, client, namespace, resource, task, rules([]string{"x"}, true))
 				if task == Name || resource != roles || !leader.RefusedByPolicy(err) {

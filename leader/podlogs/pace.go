@@ -24,6 +24,7 @@ const (
 // value is that of a Role that nothing has been written for.
 type pace struct {
 	pending     uint64    // what is not written yet, as a hash
+	tried       uint64    // what was pending when the last attempt failed
 	first, last time.Time // when that began to differ, and last changed; zero if nothing is pending
 	written     time.Time
 	gap         time.Duration // the least time from written to the next write
@@ -45,7 +46,7 @@ func (p *pace) wait(pending uint64, isNew bool, now time.Time) time.Duration {
 	if latest := p.first.Add(limit); latest.Before(due) {
 		due = latest
 	}
-	if next := p.written.Add(p.gap); next.After(due) {
+	if next := p.written.Add(p.gap); next.After(due) && pending != p.tried {
 		due = next
 	}
 	return max(0, due.Sub(now))
@@ -53,13 +54,24 @@ func (p *pace) wait(pending uint64, isNew bool, now time.Time) time.Duration {
 
 // wrote starts the gap to the next write, or after a read for one.
 func (p *pace) wrote(now time.Time) {
+	p.space(now)
+	p.calm()
+}
+
+// failed starts the gap for changes that come after a failure. The same is tried again
+// without: that has its own backoff, which a Sync without error would reset.
+func (p *pace) failed(now time.Time) {
+	p.space(now)
+	p.tried = p.pending
+}
+
+func (p *pace) space(now time.Time) {
 	p.gap = min(p.gap*2, longestGap)
 	if p.gap == 0 || now.Sub(p.written) > burst {
 		p.gap = shortestGap
 	}
 	p.written = now
-	p.calm()
 }
 
 // calm says that nothing is pending.
-func (p *pace) calm() { p.first, p.last = time.Time{}, time.Time{} }
+func (p *pace) calm() { p.first, p.last, p.tried = time.Time{}, time.Time{}, 0 }

@@ -4,6 +4,9 @@ import (
 	"maps"
 	"slices"
 	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/validation"
 )
 
 // state is what a term knows of one key besides what the watches show. It belongs
@@ -12,6 +15,9 @@ type state struct {
 	pace   pace
 	traces map[string]trace    // by resource
 	claims map[workload]answer // of claimants that the API server was asked about, or has to be
+
+	sought map[types.UID]bool // objects of ours that workloads were looked for, to own them
+	heirs  []workload         // those that were found
 
 	status string // guarded by Task.mu
 }
@@ -48,9 +54,12 @@ func (s *state) observe(f found, now time.Time) {
 			s.doubt(before.owner)
 		}
 	}
-	recorded, _ := f.recorded()
+	recorded, owned := f.recorded()
+	if owned {
+		s.heirs = nil
+	}
 	maps.DeleteFunc(s.claims, func(claimant workload, _ answer) bool {
-		return claimant != recorded && len(f.members[claimant]) == 0
+		return claimant != recorded && len(f.members[claimant]) == 0 && !slices.Contains(s.heirs, claimant)
 	})
 }
 
@@ -68,7 +77,10 @@ func (s *state) doubt(owner workload) {
 // until something of its own ends.
 func (s *state) unclear(f found) []string {
 	var unclear []string
-	open := slices.DeleteFunc(f.claimants(), func(claimant workload) bool { return s.gone(claimant) })
+	open := slices.DeleteFunc(f.claimants(), s.gone)
+	if len(open) == 0 && s.unsought(f) {
+		return kinds()
+	}
 	for _, claimant := range open {
 		a, asked := s.claims[claimant]
 		ask := a.doubted || len(f.members[claimant]) == 0 || len(open) > 1 && !asked
@@ -77,6 +89,34 @@ func (s *state) unclear(f found) []string {
 		}
 	}
 	return unclear
+}
+
+// unsought reports whether there is something of ours that has no owner, as what was
+// handed over or edited, and for which no workload without pods was looked for yet.
+func (s *state) unsought(f found) bool {
+	if !f.ownerless() {
+		return false
+	}
+	for _, object := range f.made() {
+		if !s.sought[object.GetUID()] && len(validation.IsDNS1123Subdomain(object.GetName())) == 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// inherit notes which workloads of the kinds asked for were found for what has no owner.
+func (s *state) inherit(f found, asked []string, heirs []workload) {
+	if !f.ownerless() {
+		return
+	}
+	s.heirs = append(heirs, slices.DeleteFunc(s.heirs, func(heir workload) bool { return slices.Contains(asked, heir.kind) })...)
+	if len(asked) < len(kinds()) {
+		return
+	}
+	for _, object := range f.made() {
+		s.sought[object.GetUID()] = true
+	}
 }
 
 // gone reports whether a workload is known not to exist. None comes back under the

@@ -11,6 +11,7 @@ import (
 
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
 )
 
 const (
@@ -20,6 +21,9 @@ const (
 	// foreignRetry is how often a Role is tried again whose name somebody else has:
 	// that it is gone cannot be seen.
 	foreignRetry = 15 * time.Minute
+	// lateRetry is how often one is whose name an object of ours has that the watch
+	// does not show.
+	lateRetry = 15 * time.Second
 	// echo is how long a write may take to come back by the watch.
 	echo = 2 * time.Second
 )
@@ -49,6 +53,7 @@ func (t *Task) syncRole(ctx context.Context, key, namespace, name string) (time.
 	}
 	s, now := t.state(key), time.Now()
 	s.observe(f, now)
+	f.heirs = s.heirs
 	unclear := s.unclear(f)
 	p := f.plan(s.claims)
 	due, again := t.due(f, s, p, now)
@@ -60,13 +65,16 @@ func (t *Task) syncRole(ctx context.Context, key, namespace, name string) (time.
 		return wait, nil
 	}
 	if err := t.inquire(ctx, key, unclear, f, s); err != nil {
+		s.pace.failed(time.Now())
 		return 0, errors.Join(err, t.shrink(ctx, f))
 	}
+	f.heirs = s.heirs
 	p = f.plan(s.claims)
 	due, again = t.due(f, s, p, now)
 	if len(due) == 0 {
 		again = t.settled(key, f, p, again)
 	} else if again, err = t.carryOut(ctx, key, f, s, p, due); err != nil {
+		s.pace.failed(time.Now())
 		return 0, err
 	}
 	s.pace.wrote(time.Now())
@@ -180,7 +188,7 @@ func (t *Task) state(key string) *state {
 	defer t.mu.Unlock()
 	s := t.states[key]
 	if s == nil {
-		s = &state{traces: map[string]trace{}, claims: map[workload]answer{}}
+		s = &state{traces: map[string]trace{}, claims: map[workload]answer{}, sought: map[types.UID]bool{}}
 		t.states[key] = s
 	}
 	return s

@@ -1,6 +1,7 @@
 package podlogs
 
 import (
+	"errors"
 	"fmt"
 	"testing"
 	"testing/synctest"
@@ -9,9 +10,11 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
+	clienttesting "k8s.io/client-go/testing"
 )
 
 func withAccounts(o *Options) { o.CreateServiceAccounts = true }
@@ -109,6 +112,32 @@ func TestForgedClaims(t *testing.T) {
 	})
 }
 
+// TestLateWatch has the watch show nothing for a minute of what was made: it is ours
+// all the same.
+func TestLateWatch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPlay(t, withAccounts)
+		web := p.addStatefulSet(t, "web", "1")
+		put(t, p.pods, pod("web-0", web))
+		for begin := time.Now(); time.Since(begin) < time.Minute; time.Sleep(echo) {
+			p.sync(t, "ns/web")
+		}
+		if got := p.states["ns/web"].status; got == stateForeign || len(p.recorder.Events) > 0 {
+			t.Errorf("got state %q and %d Events about a Role of ours", got, len(p.recorder.Events))
+		}
+		if got := p.counts(); got["create roles"] > 7 || got["list roles"] > 5 {
+			t.Errorf("got requests %v in a minute, want a few", got)
+		}
+		p.showRole(t, "web")
+		show(t, p.accounts, web)
+		show(t, p.bindings, web)
+		p.sync(t, "ns/web")
+		if got := p.states["ns/web"].status; got != stateCurrent {
+			t.Errorf("got state %s once it is shown, want %s", got, stateCurrent)
+		}
+	})
+}
+
 // TestTheirAccount has a ServiceAccount and a RoleBinding of somebody else: they are
 // tried twice, since another leader's would be shown in between, and then left alone.
 func TestTheirAccount(t *testing.T) {
@@ -135,4 +164,58 @@ func TestTheirAccount(t *testing.T) {
 			t.Errorf("got state %s, want %s", got, stateCurrent)
 		}
 	})
+}
+
+// TestFailuresArePaced has pods come and go while a policy is missing, or a workload
+// cannot be read.
+func TestFailuresArePaced(t *testing.T) {
+	web := workload{statefulSet, "web", "1"}
+	failing := map[string]struct {
+		verb, resource string
+		empty          runtime.Object
+		rivals         bool // each pod claims to be of another StatefulSet
+		most           int
+	}{
+		"policy":   {"create", "roles", &rbacv1.Role{}, false, 1}, // the first dry run of one proof
+		"workload": {"get", "statefulsets", &appsv1.StatefulSet{}, true, 6},
+	}
+	for name, test := range failing {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := newPlay(t)
+				requests := 0
+				p.client.PrependReactor(test.verb, test.resource, func(clienttesting.Action) (bool, runtime.Object, error) {
+					requests++
+					return true, test.empty, apierrors.NewForbidden(rbacv1.Resource(test.resource), "web", errors.New("no RBAC rule"))
+				})
+				if err := p.client.Tracker().Add(&rbacv1.Role{ObjectMeta: objectMeta("ns", web)}); err != nil {
+					t.Fatal(err)
+				}
+				p.showRole(t, "web") // of the leader before
+				failures := 0
+				for i := range 30 {
+					owner := web
+					if test.rivals {
+						owner.uid = types.UID(fmt.Sprint("forged-", i))
+					}
+					put(t, p.pods, pod(fmt.Sprint("web-", i), owner))
+					if _, err := p.Sync(t.Context(), "ns/web"); err != nil {
+						failures++
+					}
+					time.Sleep(20 * time.Millisecond)
+				}
+				time.Sleep(longestGap)
+				if _, err := p.Sync(t.Context(), "ns/web"); err == nil {
+					t.Error("got no error")
+				}
+				if requests > test.most || requests == 0 || failures > 6 {
+					t.Errorf("got %d requests and %d failures for 30 changes in 600 ms, want at most %d and a handful", requests, failures, test.most)
+				}
+				// What has failed is tried again at the pace of its backoff.
+				if again, err := p.Sync(t.Context(), "ns/web"); err == nil {
+					t.Errorf("got no error but another look after %s, which would end the backoff", again)
+				}
+			})
+		})
+	}
 }

@@ -55,7 +55,7 @@ func (t *Task) make(ctx context.Context, key, resource string, s *state, p plan)
 	err := t.create(ctx, resource, t.role(namespace, p))
 	switch now := time.Now(); {
 	case apierrors.IsAlreadyExists(err):
-		return t.taken(key, resource, s, p.owner, now), nil
+		return t.taken(ctx, key, resource, s, p.owner, now)
 	case leader.NamespaceEnding(err):
 		return 0, nil
 	case err != nil:
@@ -86,25 +86,38 @@ func (t *Task) create(ctx context.Context, resource string, role *rbacv1.Role) (
 
 // taken decides what an object is that exists and that the watch does not show: our
 // own or another leader's, which it will show in a moment, or else somebody else's.
-func (t *Task) taken(key, resource string, s *state, owner workload, now time.Time) time.Duration {
-	before := s.traces[resource]
-	after := trace{taken: true, theirs: before.taken, until: now.Add(echo)}
+// One that is not shown in a moment is asked for: the watch may be late.
+func (t *Task) taken(ctx context.Context, key, resource string, s *state, owner workload, now time.Time) (time.Duration, error) {
+	namespace, _, _ := strings.Cut(key, "/")
+	after := trace{taken: true, until: now.Add(echo)}
+	if s.traces[resource].taken {
+		ours, err := t.isOurs(ctx, resource, namespace, prefix+owner.name)
+		if err != nil {
+			return 0, err
+		}
+		if after.theirs = !ours; ours {
+			after.until = now.Add(lateRetry)
+		}
+	}
 	if resource == roles && after.theirs {
 		after.until = now.Add(foreignRetry)
-		namespace, _, _ := strings.Cut(key, "/")
 		t.setStatus(key, stateForeign)
 		t.report.warn("foreign "+key, reference(namespace, owner), reasonForeign,
 			"Role "+prefix+owner.name+" exists and is left alone: chandler did not make it. Delete it, or hand it over with the label "+leader.TaskLabel+"="+Name)
 	}
 	s.traces[resource] = after
-	return after.until.Sub(now)
+	return after.until.Sub(now), nil
 }
 
-// shrink takes from a Role the names of pods that are gone.
+// shrink takes from a Role the names of pods that are gone, all if it has no owner.
 func (t *Task) shrink(ctx context.Context, f found) error {
-	owner, ok := f.recorded()
-	if f.role == nil || !ok {
+	owner, owned := f.recorded()
+	if f.role == nil || !owned && len(f.members) > 0 {
 		return nil
+	}
+	if !owned {
+		_, err := t.empty(ctx, f.role)
+		return err
 	}
 	want := narrowed(f.role, t.role(f.role.Namespace, plan{owner: owner, names: f.members[owner]}))
 	if sameRole(f.role, want) {
@@ -112,6 +125,16 @@ func (t *Task) shrink(ctx context.Context, f found) error {
 	}
 	_, err := t.updateRole(ctx, f.role, want)
 	return err
+}
+
+// empty takes all rules from a Role, and leaves it to whom it belongs.
+func (t *Task) empty(ctx context.Context, role *rbacv1.Role) (time.Duration, error) {
+	if len(role.Rules) == 0 {
+		return 0, nil
+	}
+	empty := role.DeepCopy()
+	empty.Rules = nil
+	return t.updateRole(ctx, role, empty)
 }
 
 // updateRole sets one of ours right. What widens it waits for the proof that the
@@ -153,10 +176,8 @@ func roleBinding(meta metav1.ObjectMeta) *rbacv1.RoleBinding {
 func (t *Task) remove(ctx context.Context, key string, f found, due []string) (again time.Duration, err error) {
 	for _, resource := range due {
 		object := f.made()[resource]
-		if resource == roles && len(f.role.Finalizers) > 0 && len(f.role.Rules) > 0 {
-			empty := f.role.DeepCopy()
-			empty.Rules = nil
-			wait, emptying := t.updateRole(ctx, f.role, empty)
+		if resource == roles && len(f.role.Finalizers) > 0 {
+			wait, emptying := t.empty(ctx, f.role)
 			again, err = max(again, wait), errors.Join(err, emptying)
 		}
 		if object.GetDeletionTimestamp() == nil {
