@@ -34,6 +34,16 @@ func (s slot) next(now time.Time, interval time.Duration) (following slot, misse
 	return slot{due, nextTick(due, interval)}, int(due.Sub(s.end) / interval)
 }
 
+// unled returns how many ticks had passed since previous, when a predecessor was last
+// seen, by the one that the first slot of the next term is for. None are known of if
+// there was none.
+func (s slot) unled(previous time.Time, interval time.Duration) int {
+	if previous.IsZero() {
+		return 0
+	}
+	return int(max(0, s.end.Add(-interval).Sub(nextTick(previous, interval))/interval))
+}
+
 // ahead reports a slot that only a clock set back can have made.
 func (s slot) ahead(now time.Time, interval time.Duration) bool {
 	return s.due.Sub(now) > max(interval, longestWait)

@@ -42,6 +42,32 @@ func TestFirstSlot(t *testing.T) {
 	}
 }
 
+func TestTicksWithoutALeader(t *testing.T) {
+	for _, test := range []struct {
+		name, previous, now string
+		interval            time.Duration
+		want                int
+	}{
+		{"nobody before", "", "12:00:20", time.Minute, 0},
+		{"handed over", "12:00:01", "12:00:03", time.Minute, 0},
+		{"handed over, in the next minute", "11:59:59", "12:00:01", time.Minute, 0},
+		{"killed in the same minute", "12:00:01", "12:00:20", time.Minute, 0},
+		{"killed, one tick empty", "11:58:59", "12:00:20", time.Minute, 1},
+		{"an hour", "11:00:30", "12:00:30", time.Minute, 59},
+		{"short interval", "11:59:30", "12:00:35", 10 * time.Second, 5},
+		{"short interval, and the rest of the minute", "12:00:01", "12:00:20", 10 * time.Second, 5},
+		{"long interval", "10:01:00", "12:00:20", time.Hour, 1},
+		{"predecessor whose clock is wrong", "12:30:00", "12:00:20", time.Minute, 0},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			previous := clock(t, test.previous)
+			if got := firstSlot(previous, clock(t, test.now), test.interval).unled(previous, test.interval); got != test.want {
+				t.Errorf("got %d, want %d", got, test.want)
+			}
+		})
+	}
+}
+
 func TestNextSlot(t *testing.T) {
 	now := slot{clock(t, "12:00:00"), clock(t, "12:01:00")}
 	for _, test := range []struct {
