@@ -31,5 +31,7 @@
 // datum sent. A new leader publishes nothing in the minute of that: whatever its
 // predecessor may have published, also a request that arrives late, has a timestamp
 // of that minute or before. So no minute has data of two writers, by their own
-// clocks, and only a killed leader leaves one empty.
+// clocks, and only a killed leader leaves one empty. Clocks may be ten minutes apart
+// by the policy of the Lease; a leader that comes after one that is ahead waits for so
+// long.
 package clusterstatus

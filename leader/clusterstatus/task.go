@@ -197,7 +197,7 @@ func (t *Task) earliest() time.Time {
 func (t *Task) advance(now time.Time) {
 	begins := t.slot.end.IsZero()
 	switch {
-	case begins || t.slot.ahead(now, t.opts.Interval):
+	case begins || t.slot.ahead(now, t.slot.due.Equal(t.first), t.opts.Interval):
 		t.slot, t.gap = firstSlot(t.previous, now, t.opts.Interval), gapMissed
 		t.first = t.slot.due
 		if unled := t.slot.unled(t.previous, t.opts.Interval); begins && unled > 0 {
