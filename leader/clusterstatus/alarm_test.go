@@ -117,19 +117,24 @@ func TestAlarmSaysWhatIsMeant(t *testing.T) {
 
 func TestAlarmPeriods(t *testing.T) {
 	for _, test := range []struct {
-		interval           time.Duration
+		interval, lease    time.Duration
 		period, evaluation int
 	}{
-		{time.Second, 60, 3},
-		{time.Minute, 60, 3},
-		{61 * time.Second, 120, 3},
-		{8 * time.Hour, 28800, 3},
-		{12 * time.Hour, 43200, 2},
-		{24 * time.Hour, 86400, 1},
+		{time.Second, 15 * time.Second, 60, 3},
+		{time.Minute, 0, 60, 3},
+		{time.Minute, 15 * time.Second, 60, 3},
+		{time.Minute, time.Minute, 60, 3},
+		{time.Minute, 61 * time.Second, 60, 4},
+		{time.Minute, 5 * time.Minute, 60, 7},
+		{61 * time.Second, 15 * time.Second, 120, 3},
+		{2 * time.Minute, 5 * time.Minute, 120, 4},
+		{8 * time.Hour, 5 * time.Minute, 28800, 3},
+		{12 * time.Hour, 15 * time.Second, 43200, 2},
+		{24 * time.Hour, 5 * time.Minute, 86400, 1},
 	} {
-		got := newAlarm(Options{Interval: test.interval, Metric: awkward().Metric}, "")
+		got := newAlarm(Options{Interval: test.interval, LeaseDuration: test.lease, Metric: awkward().Metric}, "")
 		if got.period != test.period || got.evaluation != test.evaluation {
-			t.Errorf("%s: got %d periods of %d s, want %d of %d", test.interval, got.evaluation, got.period, test.evaluation, test.period)
+			t.Errorf("%s, lease of %s: got %d periods of %d s, want %d of %d", test.interval, test.lease, got.evaluation, got.period, test.evaluation, test.period)
 		}
 	}
 }

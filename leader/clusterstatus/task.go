@@ -36,6 +36,9 @@ const longestSleep = time.Minute
 type Options struct {
 	// Interval is the time between two data, in whole seconds. Required.
 	Interval time.Duration
+	// LeaseDuration is that of the leader, for Alarm: for so long a killed one leaves
+	// no datum.
+	LeaseDuration time.Duration
 	// DryRun logs what would be published, and calls AWS not at all.
 	DryRun bool
 	// Metric names the metric. Required.
