@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
 	"strings"
 	"time"
 	"unicode"
@@ -181,7 +182,13 @@ func (a alarm) cloudFormation() (string, error) {
 	})
 	return a.place() + `# aws cloudformation deploy --stack-name chandler-alarm --template-file FILE --capabilities CAPABILITY_IAM
 # and --parameter-overrides Topic=ARN to be notified. The capability is for the IAM policy.
-` + string(template), err
+` + quoteIndicators(string(template)), err
+}
+
+// quoteIndicators quotes the texts that YAML 1.1 gives a meaning and our encoder leaves
+// plain. Lines that a folded text goes on in are longer, or end in a quote.
+func quoteIndicators(template string) string {
+	return regexp.MustCompile(`(?m)^( *(?:- )?(?:AlarmName|MetricName|Name|Namespace|Value|cloudwatch:namespace): )(=|<<)$`).ReplaceAllString(template, "$1'$2'")
 }
 
 func (a alarm) terraform() string {

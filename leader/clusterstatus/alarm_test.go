@@ -5,9 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"flag"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -112,6 +114,33 @@ func TestAlarmSaysWhatIsMeant(t *testing.T) {
 	}
 	if policy["Version"] != policyVersion {
 		t.Errorf("got policy %v", policy)
+	}
+}
+
+// TestAlarmQuotesIndicators: YAML 1.1 gives them a meaning of their own, and PyYAML,
+// for one, refuses a document that has them plain.
+func TestAlarmQuotesIndicators(t *testing.T) {
+	// A long one is folded, and its text stays what it is.
+	folded := strings.Repeat("x", 60) + " Name: = and so on, for more than a line of the template"
+	for _, text := range []string{"=", "<<", folded} {
+		o := Options{Interval: time.Minute, Metric: Metric{Namespace: text, Name: text, Dimensions: []Dimension{{text, text}, {"D", text}}}}
+		var out bytes.Buffer
+		if err := Alarm(&out, o, "cloudformation", text); err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(out.String()) {
+			if strings.HasSuffix(line, ": =\n") || strings.HasSuffix(line, ": <<\n") {
+				t.Errorf("not quoted: %s", line)
+			}
+		}
+		var back any
+		if err := yaml.Unmarshal(out.Bytes(), &back); err != nil {
+			t.Fatal(err)
+		}
+		// AlarmName, Namespace twice, MetricName, a dimension's name and two values.
+		if got := strings.Count(fmt.Sprintf("%q", back), strconv.Quote(text)); got != 7 {
+			t.Errorf("%q: got it %d times, want 7:\n%s", text, got, out.String())
+		}
 	}
 }
 
