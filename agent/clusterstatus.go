@@ -61,7 +61,9 @@ func AlarmFormats() []string { return clusterstatus.Formats() }
 // configuration, in one of AlarmFormats. An empty name means one made of the metric's.
 // It calls nothing.
 func Alarm(out io.Writer, cfg *config.Config, format, name string) error {
-	return clusterstatus.Alarm(out, statusOptions(cfg.Leader.ClusterStatus), format, name)
+	o := statusOptions(cfg.Leader.ClusterStatus)
+	o.LeaseDuration = cfg.Leader.LeaseDuration.Duration
+	return clusterstatus.Alarm(out, o, format, name)
 }
 
 // region returns a function for the region that the node is in: the configured

@@ -17,7 +17,7 @@ func TestRun(t *testing.T) {
 	kubeconfig := write(t, dir, "kubeconfig", `{"apiVersion": "v1", "kind": "Config", "current-context": "c",
 		"clusters": [{"name": "c", "cluster": {"server": "http://127.0.0.1:1"}}], "contexts": [{"name": "c", "context": {"cluster": "c"}}]}`)
 	metric := write(t, dir, "metric.yaml", "apiVersion: chandler.dev/v1alpha1\nkind: Config\n"+
-		"leader: {clusterStatus: {metric: {namespace: N, name: M}}}\n")
+		"leader: {leaseDuration: 5m, clusterStatus: {metric: {namespace: N, name: M}}}\n")
 	tests := map[string]struct {
 		args []string
 		code int
@@ -48,6 +48,7 @@ func TestRun(t *testing.T) {
 		"agent log level":     {args: []string{"agent", "--config", valid, "--log-level", "loud"}, code: 2, err: "loud"},
 		"agent log format":    {args: []string{"agent", "--config", valid, "--log-format", "xml"}, code: 2, err: "xml"},
 		"alarm":               {args: []string{"alarm", "--config", metric}, out: "AWS::CloudWatch::Alarm"},
+		"alarm that waits":    {args: []string{"alarm", "--config", metric}, out: "EvaluationPeriods: 7"},
 		"alarm for terraform": {args: []string{"alarm", "--config", metric, "--format", "terraform"}, out: "aws_cloudwatch_metric_alarm"},
 		"alarm of no format":  {args: []string{"alarm", "--config", metric, "--format", "pulumi"}, code: 2, err: "pulumi"},
 		"alarm of no metric":  {args: []string{"alarm", "--config", valid}, code: 2, err: "leader.clusterStatus"},

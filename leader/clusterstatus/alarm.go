@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
 	"strings"
 	"time"
 	"unicode"
@@ -22,8 +23,8 @@ func Formats() []string { return []string{formatCloudFormation, "terraform", "cl
 const formatCloudFormation = "cloudformation"
 
 const (
-	// alarmPeriods in a row must be bad. One may be empty when the leader is killed:
-	// see docs/clusterstatus.md.
+	// alarmPeriods in a row must be bad, or more where a killed leader may leave more
+	// of them empty: see docs/clusterstatus.md.
 	alarmPeriods = 3
 	// longestLook is how far an alarm looks back.
 	longestLook = 24 * time.Hour
@@ -43,10 +44,12 @@ type alarm struct {
 	evaluation int // periods
 }
 
-// newAlarm chooses a period that holds a datum whenever all is well: the interval,
-// in whole minutes.
+// newAlarm chooses a period that holds a datum whenever all is well, which is the
+// interval in whole minutes, and more periods than a killed leader leaves empty until
+// its Lease has expired and the minute of its end has passed.
 func newAlarm(o Options, name string) alarm {
 	period := (o.Interval + time.Minute - 1) / time.Minute * time.Minute
+	empty := (o.LeaseDuration + time.Minute + period - 1) / period
 	if name == "" {
 		name = "chandler " + o.Metric.Namespace + " " + o.Metric.Name
 		for _, d := range o.Metric.Dimensions {
@@ -55,7 +58,7 @@ func newAlarm(o Options, name string) alarm {
 	}
 	return alarm{
 		name: name, region: o.Region, metric: o.Metric,
-		period: int(period / time.Second), evaluation: int(min(alarmPeriods, longestLook/period)),
+		period: int(period / time.Second), evaluation: int(min(max(alarmPeriods, empty+1), longestLook/period)),
 	}
 }
 
@@ -179,7 +182,13 @@ func (a alarm) cloudFormation() (string, error) {
 	})
 	return a.place() + `# aws cloudformation deploy --stack-name chandler-alarm --template-file FILE --capabilities CAPABILITY_IAM
 # and --parameter-overrides Topic=ARN to be notified. The capability is for the IAM policy.
-` + string(template), err
+` + quoteIndicators(string(template)), err
+}
+
+// quoteIndicators quotes the texts that YAML 1.1 gives a meaning and our encoder leaves
+// plain. Lines that a folded text goes on in are longer, or end in a quote.
+func quoteIndicators(template string) string {
+	return regexp.MustCompile(`(?m)^( *(?:- )?(?:AlarmName|MetricName|Name|Namespace|Value|cloudwatch:namespace): )(=|<<)$`).ReplaceAllString(template, "$1'$2'")
 }
 
 func (a alarm) terraform() string {

@@ -5,9 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"flag"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -115,21 +117,53 @@ func TestAlarmSaysWhatIsMeant(t *testing.T) {
 	}
 }
 
+// TestAlarmQuotesIndicators: YAML 1.1 gives them a meaning of their own, and PyYAML,
+// for one, refuses a document that has them plain.
+func TestAlarmQuotesIndicators(t *testing.T) {
+	// A long one is folded, and its text stays what it is.
+	folded := strings.Repeat("x", 60) + " Name: = and so on, for more than a line of the template"
+	for _, text := range []string{"=", "<<", folded} {
+		o := Options{Interval: time.Minute, Metric: Metric{Namespace: text, Name: text, Dimensions: []Dimension{{text, text}, {"D", text}}}}
+		var out bytes.Buffer
+		if err := Alarm(&out, o, "cloudformation", text); err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(out.String()) {
+			if strings.HasSuffix(line, ": =\n") || strings.HasSuffix(line, ": <<\n") {
+				t.Errorf("not quoted: %s", line)
+			}
+		}
+		var back any
+		if err := yaml.Unmarshal(out.Bytes(), &back); err != nil {
+			t.Fatal(err)
+		}
+		// AlarmName, Namespace twice, MetricName, a dimension's name and two values.
+		if got := strings.Count(fmt.Sprintf("%q", back), strconv.Quote(text)); got != 7 {
+			t.Errorf("%q: got it %d times, want 7:\n%s", text, got, out.String())
+		}
+	}
+}
+
 func TestAlarmPeriods(t *testing.T) {
 	for _, test := range []struct {
-		interval           time.Duration
+		interval, lease    time.Duration
 		period, evaluation int
 	}{
-		{time.Second, 60, 3},
-		{time.Minute, 60, 3},
-		{61 * time.Second, 120, 3},
-		{8 * time.Hour, 28800, 3},
-		{12 * time.Hour, 43200, 2},
-		{24 * time.Hour, 86400, 1},
+		{time.Second, 15 * time.Second, 60, 3},
+		{time.Minute, 0, 60, 3},
+		{time.Minute, 15 * time.Second, 60, 3},
+		{time.Minute, time.Minute, 60, 3},
+		{time.Minute, 61 * time.Second, 60, 4},
+		{time.Minute, 5 * time.Minute, 60, 7},
+		{61 * time.Second, 15 * time.Second, 120, 3},
+		{2 * time.Minute, 5 * time.Minute, 120, 4},
+		{8 * time.Hour, 5 * time.Minute, 28800, 3},
+		{12 * time.Hour, 15 * time.Second, 43200, 2},
+		{24 * time.Hour, 5 * time.Minute, 86400, 1},
 	} {
-		got := newAlarm(Options{Interval: test.interval, Metric: awkward().Metric}, "")
+		got := newAlarm(Options{Interval: test.interval, LeaseDuration: test.lease, Metric: awkward().Metric}, "")
 		if got.period != test.period || got.evaluation != test.evaluation {
-			t.Errorf("%s: got %d periods of %d s, want %d of %d", test.interval, got.evaluation, got.period, test.evaluation, test.period)
+			t.Errorf("%s, lease of %s: got %d periods of %d s, want %d of %d", test.interval, test.lease, got.evaluation, got.period, test.evaluation, test.period)
 		}
 	}
 }

@@ -22,14 +22,17 @@
 //
 // Ticks are the multiples of the interval since 1970. A datum of a tick is
 // published once the Lease has been renewed after that tick (at intervals under
-// five seconds, shortly before it), and is stamped with that renewal, which is
-// less than two seconds before the look at the targets. So every datum is vouched
-// for by a fresh answer of the API server, and a leader that has lost the Lease, or
-// the API server, publishes nothing. The first datum of a term needs no tick.
+// five seconds, shortly before it), and is stamped with that renewal, which is less
+// than the time between two renewals before the look at the targets: two seconds with
+// the Lease's default duration. So every datum is vouched for by a fresh answer of the
+// API server, and a leader that has lost the Lease, or the API server, publishes
+// nothing. The first datum of a term needs no tick.
 //
 // The Lease carries the time of its last renewal or, once released, that of the last
 // datum sent. A new leader publishes nothing in the minute of that: whatever its
 // predecessor may have published, also a request that arrives late, has a timestamp
 // of that minute or before. So no minute has data of two writers, by their own
-// clocks, and only a killed leader leaves one empty.
+// clocks, and only a killed leader leaves one empty, or more with a longer Lease. Clocks may be
+// ten minutes apart by the policy of the Lease; a leader that comes after one that is
+// ahead waits for so long.
 package clusterstatus

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -38,6 +39,8 @@ type world struct {
 	admin kubernetes.Interface
 	aws   *fakeaws.Server
 	keys  fakeaws.Keys
+
+	previous time.Time // of the next term
 }
 
 func newWorld(t *testing.T) *world {
@@ -121,23 +124,39 @@ func (w *world) setReady(t *testing.T, namespace, app string, ready int) {
 type term struct {
 	*testterm.Term
 	silent atomic.Bool // the Lease is not renewed
+
+	mu      sync.Mutex
+	renewed time.Time // the last time that the API server answered
+}
+
+// vouch is leader.Term.Renewed: it asks the API server, as a renewal does.
+func (r *term) vouch(ctx context.Context, admin kubernetes.Interface) (time.Time, bool) {
+	if r.silent.Load() {
+		return time.Time{}, false
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	sent := time.Now()
+	err := admin.Discovery().RESTClient().Get().AbsPath("/livez/ping").Do(ctx).Error()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err == nil {
+		r.renewed = sent
+	}
+	return r.renewed, time.Since(r.renewed) < 13*time.Second
 }
 
 // run starts a term that publishes metric name, so that tests tell theirs apart.
 func (w *world) run(t *testing.T, config *rest.Config, name string, targets []clusterstatus.Target, change ...func(*clusterstatus.Options)) *term {
 	t.Helper()
-	r := &term{}
+	r, ctx := &term{}, t.Context()
 	load := func(ctx context.Context) (aws.Config, error) {
 		return awsconfig.LoadDefaultConfig(ctx, awsconfig.WithRegion("eu-west-1"), awsconfig.WithCredentialsProvider(
 			credentials.NewStaticCredentialsProvider(w.keys.AccessKeyID, w.keys.SecretAccessKey, "")))
 	}
 	r.Term = testterm.Run(t, config, home, func(about leader.Term) (leader.Task, error) {
-		about.Renewed = func() (time.Time, bool) {
-			if r.silent.Load() {
-				return time.Time{}, false
-			}
-			return time.Now(), true
-		}
+		about.Previous = w.previous
+		about.Renewed = func() (time.Time, bool) { return r.vouch(ctx, w.admin) }
 		about.Wrote = func(time.Time) {}
 		counters, err := clusterstatus.NewMetrics(about.Metrics)
 		expect.OK(t, err)

@@ -334,16 +334,24 @@ func (w *world) testSilence(t *testing.T) {
 	w.await(t, "Silence", nil, 1)
 }
 
+// testOutage ends a term as an outage of the API server does, and begins the next once
+// it is over, as if it had lasted for an hour.
 func (w *world) testOutage(t *testing.T) {
 	r := w.steady(t, "Outage")
 	w.await(t, "Outage", nil, 1)
 	w.StopAPIServer()
-	r.awaitMetric(t, "gaps_total", "reason=unknown", 2)
+	r.awaitMetric(t, "gaps_total", "reason=unvouched", 2)
 	count := len(w.data("Outage", nil))
-	r.awaitMetric(t, "gaps_total", "reason=unknown", 5)
+	r.awaitMetric(t, "gaps_total", "reason=unvouched", 4)
+	r.Stop()
+	expect.OK(t, w.StartAPIServer(t.Context()))
 	if got := len(w.data("Outage", nil)); got != count {
 		t.Errorf("%d data were published without an API server", got-count)
 	}
-	expect.OK(t, w.StartAPIServer(t.Context()))
+	r.mu.Lock()
+	w.previous = r.renewed.Add(-time.Hour)
+	r.mu.Unlock()
+	r = w.steady(t, "Outage")
+	r.awaitMetric(t, "gaps_total", "reason=unled", 3600)
 	w.await(t, "Outage", nil, 1)
 }

@@ -9,6 +9,7 @@ import (
 // Values of the label reason of chandler_clusterstatus_gaps_total, the last three
 // of which are also values of the label result of ..._puts_total.
 const (
+	gapUnled      = "unled"     // nobody led, or one that was killed or cut off
 	gapMissed     = "missed"    // nobody looked: the process stood still
 	gapUnvouched  = "unvouched" // the Lease was not renewed: the API server did not answer
 	gapUnknown    = "unknown"   // a target's watch was not current
@@ -32,7 +33,7 @@ func NewMetrics(reg prometheus.Registerer) (*Metrics, error) {
 			Name: metricsPrefix + "puts_total", Help: "Calls of PutMetricData, the SDK's retries not counted, by result.",
 		}, []string{"result"}),
 	}
-	for _, reason := range []string{gapMissed, gapUnvouched, gapUnknown, putThrottled, putDenied, putFailed} {
+	for _, reason := range []string{gapUnled, gapMissed, gapUnvouched, gapUnknown, putThrottled, putDenied, putFailed} {
 		m.gaps.WithLabelValues(reason)
 	}
 	for _, result := range []string{putAccepted, putThrottled, putDenied, putFailed} {
@@ -56,7 +57,7 @@ func newPresent() *present {
 			Name: metricsPrefix + "targets", Help: "Targets by what they were found to be at the last look.",
 		}, []string{"state"}),
 		value:   gauge("value", "The value of the last datum: 1 while every target is healthy, else 0; -1 before the first."),
-		last:    gauge("last_published_timestamp_seconds", "The timestamp of the last datum that CloudWatch accepted; 0 before the first."),
+		last:    gauge("last_published_timestamp_seconds", "The timestamp of the last datum that CloudWatch accepted; before the first of the term, the time that the Lease carried: none of a predecessor's is newer."),
 		watches: gauge("watches", "Watches that show the targets."),
 	}
 	p.value.Set(-1)

@@ -39,11 +39,8 @@ func situations() []situation {
 	return []situation{
 		{name: "all ready", of: numbers{3, 3, 3, 3}, want: always(healthy)},
 		{name: "more ready than desired", of: numbers{2, 5, 2, 5}, want: always(healthy)},
-		// kubestatus2cloudwatch: healthy with AtLeastOne.
 		{name: "none ready", of: numbers{3, 3, 3, 0}, want: always(noneReady)},
-		// kubestatus2cloudwatch: healthy with AllOfThem and AtLeastOne.
 		{name: "blocked by a quota", of: numbers{3, 0, 0, 0}, want: always(uncreated)},
-		// kubestatus2cloudwatch: healthy with AllOfThem.
 		{name: "partly blocked by a quota", of: numbers{3, 2, 2, 2}, want: [4]state{uncreated, healthy, healthy, healthy}},
 		{name: "one ready", of: numbers{3, 3, 3, 1}, want: [4]state{tooFewReady, healthy, tooFewReady, tooFewReady}},
 		{name: "exactly half ready", of: numbers{4, 4, 4, 2}, want: [4]state{tooFewReady, healthy, healthy, healthy}},
@@ -61,7 +58,6 @@ func situations() []situation {
 		// The numbers are a moment older than the spec.
 		{name: "just scaled up", of: numbers{5, 3, 3, 3}, change: older, behind: longestLag - time.Second, want: [4]state{uncreated, healthy, healthy, healthy}},
 		{name: "just scaled down", of: numbers{3, 5, 5, 5}, change: older, behind: longestLag - time.Second, want: always(healthy)},
-		// kubestatus2cloudwatch: healthy, as long as the controller sleeps.
 		{name: "controller behind for long", of: numbers{3, 3, 3, 3}, change: older, behind: longestLag, want: always(unobserved)},
 		{name: "being deleted", of: numbers{3, 3, 3, 3}, change: func(m *metav1.ObjectMeta, _ *int64) { m.DeletionTimestamp = &metav1.Time{Time: now} }, want: always(deleting)},
 		{name: "missing", absent: true, want: always(missing)},
@@ -99,7 +95,6 @@ func rollouts() []situation {
 	going := progress(corev1.ConditionTrue, "ReplicaSetUpdated")
 	refused := appsv1.DeploymentCondition{Type: appsv1.DeploymentReplicaFailure, Status: corev1.ConditionTrue, Reason: "FailedCreate"}
 	return []situation{
-		// kubestatus2cloudwatch: healthy, whatever the mode.
 		{name: "past its deadline, old pods serve", of: numbers{3, 4, 1, 3}, detail: late, want: [4]state{stalled, healthy, healthy, healthy}},
 		{name: "past its deadline, too few serve", of: numbers{4, 4, 1, 1}, detail: late, want: [4]state{stalled, healthy, stalled, stalled}},
 		{name: "paused half-way", of: numbers{4, 4, 2, 3}, detail: progress(corev1.ConditionUnknown, "DeploymentPaused"), want: [4]state{rollingOut, healthy, healthy, healthy}},

@@ -18,7 +18,8 @@ const (
 	// The API server sends one a minute.
 	silence = 3 * time.Minute
 	// settling is how long a list that replaces an earlier one may take from the
-	// reflector into the store, which nothing tells of.
+	// reflector into the store, which nothing tells of, and so may the events of the
+	// time for which a watch was closed.
 	settling = time.Second
 )
 
@@ -32,6 +33,7 @@ type stream struct {
 	listing bool       // a list by watch has begun and is not complete
 	lists   int        // that were complete
 	listed  time.Time  // when the last was
+	resumed time.Time  // when a watch last opened that had been closed for too long
 }
 
 // doubt says why what the reflector has stored means nothing now: the target is
@@ -47,15 +49,26 @@ func (s *stream) doubt(synced bool, now time.Time) *verdict {
 		return &verdict{state: unknown, reason: s.refused.Error()}
 	case !synced:
 		return &verdict{state: unknown, reason: "the API server has not answered yet"}
-	case closed && (s.refused != nil || now.Sub(s.heard) > reopening):
+	case closed && s.outOfDate(now):
 		return &verdict{state: unknown, reason: "its watch has ended: " + text(s.refused)}
 	case s.listing || s.lists > 1 && now.Sub(s.listed) < settling:
 		// Until then the store has what the list before has shown.
 		return &verdict{state: unknown, reason: "it is being listed anew"}
-	case s.marks && now.Sub(s.heard) > silence:
+	case now.Sub(s.resumed) < settling:
+		return &verdict{state: unknown, reason: "its watch has only just opened again"}
+	case s.silent(now):
 		return &verdict{state: unknown, reason: "its watch has fallen silent"}
 	}
 	return nil
+}
+
+// silent reports whether bookmarks stay away. The caller holds mu.
+func (s *stream) silent(now time.Time) bool { return s.marks && now.Sub(s.heard) > silence }
+
+// outOfDate reports whether what a closed watch has shown counts no more. The caller
+// holds mu.
+func (s *stream) outOfDate(now time.Time) bool {
+	return s.refused != nil || now.Sub(s.heard) > reopening
 }
 
 func text(err error) string {
@@ -83,7 +96,11 @@ func (s *stream) list() {
 func (s *stream) follow(events watch.Interface, lists bool) watch.Interface {
 	f := &following{Interface: events, events: make(chan watch.Event), stopped: make(chan struct{})}
 	s.mu.Lock()
-	s.current, s.heard, s.refused = f, time.Now(), nil
+	now := time.Now()
+	if !s.heard.IsZero() && s.current == nil && s.outOfDate(now) {
+		s.resumed = now
+	}
+	s.current, s.heard, s.refused = f, now, nil
 	s.listing = s.listing || lists
 	s.mu.Unlock()
 	go func() {
@@ -121,8 +138,12 @@ func (s *stream) hear(event watch.Event) {
 func (s *stream) ended(f *following) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.current == f {
-		s.current, s.heard = nil, time.Now()
+	if s.current != f {
+		return
+	}
+	s.current = nil
+	if now := time.Now(); !s.silent(now) {
+		s.heard = now
 	}
 }
 

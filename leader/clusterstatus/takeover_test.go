@@ -2,6 +2,7 @@ package clusterstatus
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -13,6 +14,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/cloudwatch"
 
 	"github.com/chandler-k8s/chandler/leader"
+	"github.com/chandler-k8s/chandler/test/expect"
 )
 
 // lease is renewed every two seconds by whoever holds it.
@@ -171,4 +173,31 @@ func check(t *testing.T, data []sent, interval time.Duration) {
 		t.Errorf("got a gap of %s, want less than %s", widest, limit)
 	}
 	t.Logf("%d data, widest gap %s", len(data), widest)
+}
+
+// TestOutageIsCounted by the term that follows it, once, and the last datum is not
+// said to be of 1970.
+func TestOutageIsCounted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		previous := time.Now().Add(-time.Hour)
+		api := &answers{err: errors.New("not yet")}
+		p := newPlayer(t, leader.Term{Previous: previous, Renewed: renewedNow}, api, time.Minute)
+		defer p.stop()
+		last := func() float64 {
+			got, _ := expect.Metric(t, p.registry, "chandler_clusterstatus_last_published_timestamp_seconds")
+			return got
+		}
+		p.play(t, 5*time.Minute, func() {})
+		if got := last(); got != float64(previous.Unix()) {
+			t.Errorf("got a last datum of %v, want the Lease's time %d", got, previous.Unix())
+		}
+		api.err = nil
+		p.play(t, 5*time.Minute, func() {})
+		if got, _ := expect.Metric(t, p.registry, "chandler_clusterstatus_gaps_total", "reason=unled"); got != 59 {
+			t.Errorf("got %v ticks without a leader, want 59", got)
+		}
+		if got, least := last(), time.Now().Add(-2*time.Minute).Unix(); got < float64(least) {
+			t.Errorf("got a last datum of %v, want one since %d", got, least)
+		}
+	})
 }

@@ -36,6 +36,9 @@ const longestSleep = time.Minute
 type Options struct {
 	// Interval is the time between two data, in whole seconds. Required.
 	Interval time.Duration
+	// LeaseDuration is that of the leader, for Alarm: for so long a killed one leaves
+	// no datum.
+	LeaseDuration time.Duration
 	// DryRun logs what would be published, and calls AWS not at all.
 	DryRun bool
 	// Metric names the metric. Required.
@@ -110,9 +113,13 @@ func New(term leader.Term, opts Options) (*Task, error) {
 		}
 	}
 	log := term.Log.With("task", Name)
+	p := newPresent()
+	if !term.Previous.IsZero() {
+		p.last.Set(float64(term.Previous.Unix()))
+	}
 	return &Task{
 		opts: opts, log: log, previous: term.Previous, renewed: term.Renewed, wrote: term.Wrote, register: term.Metrics,
-		present: newPresent(), publish: newPublisher(opts, log), told: make([]verdict, len(opts.Targets)), lags: make([]lags, len(opts.Targets)),
+		present: p, publish: newPublisher(opts, log), told: make([]verdict, len(opts.Targets)), lags: make([]lags, len(opts.Targets)),
 	}, nil
 }
 
@@ -191,10 +198,15 @@ func (t *Task) earliest() time.Time {
 // advance moves on to the slot of now, and counts those that ended without a
 // datum.
 func (t *Task) advance(now time.Time) {
+	begins := t.slot.end.IsZero()
 	switch {
-	case t.slot.end.IsZero() || t.slot.ahead(now, t.opts.Interval):
+	case begins || t.slot.ahead(now, t.slot.due.Equal(t.first), t.opts.Interval):
 		t.slot, t.gap = firstSlot(t.previous, now, t.opts.Interval), gapMissed
 		t.first = t.slot.due
+		if unled := t.slot.unled(t.previous, t.opts.Interval); begins && unled > 0 {
+			t.opts.Metrics.gaps.WithLabelValues(gapUnled).Add(float64(unled))
+			t.log.Warn("ticks without a leader", "count", unled, "since", t.previous)
+		}
 		return
 	case now.Before(t.slot.end):
 		return

@@ -143,7 +143,43 @@ func TestStreamLooksOn(t *testing.T) {
 	}
 	again := s.follow(watch.NewFake(), false)
 	defer again.Stop()
-	if got := s.doubt(true, time.Now()); got != nil {
+	if got := s.doubt(true, time.Now().Add(settling)); got != nil {
 		t.Errorf("got %+v with a new watch, want no doubt", got)
+	}
+}
+
+// silent is a stream whose watch fell silent and then ended.
+func silent() *stream {
+	s := &stream{marks: true, heard: time.Now().Add(-silence - time.Second), current: &following{}}
+	s.ended(s.current)
+	return s
+}
+
+// TestReopenedWatchSettles: what happened while it was closed for long comes after it
+// has opened.
+func TestReopenedWatchSettles(t *testing.T) {
+	for _, test := range []struct {
+		name    string
+		before  *stream
+		settles bool
+	}{
+		{"the first", &stream{}, false},
+		{"the first, after a refusal", &stream{refused: errors.New("connection refused")}, false},
+		{"ended in good order just now", &stream{heard: time.Now()}, false},
+		{"ended for long", &stream{heard: time.Now().Add(-reopening - time.Second)}, true},
+		{"ended after it had fallen silent", silent(), true},
+		{"refused meanwhile", &stream{heard: time.Now(), refused: errors.New("connection refused")}, true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			s := test.before
+			defer s.follow(watch.NewFake(), false).Stop()
+			opened := s.heard
+			if got := s.doubt(true, opened.Add(settling-time.Millisecond)); (got != nil) != test.settles {
+				t.Errorf("at first: got %+v, want doubt: %v", got, test.settles)
+			}
+			if got := s.doubt(true, opened.Add(settling)); got != nil {
+				t.Errorf("then: got %+v, want no doubt", *got)
+			}
+		})
 	}
 }
