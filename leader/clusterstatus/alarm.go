@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 	"unicode"
+	"unicode/utf8"
 
 	"sigs.k8s.io/yaml"
 )
@@ -67,8 +68,8 @@ func (a alarm) check(format string) error {
 	if a.metric.Namespace == "" || a.metric.Name == "" {
 		return fmt.Errorf("%w: leader.clusterStatus names no metric, give metric.namespace and metric.name", ErrNoAlarm)
 	}
-	if len(a.name) > maxAlarmName {
-		return fmt.Errorf("%w: its name %q has %d characters and CloudWatch takes %d, give a shorter one", ErrNoAlarm, a.name, len(a.name), maxAlarmName)
+	if length := utf8.RuneCountInString(a.name); length > maxAlarmName {
+		return fmt.Errorf("%w: its name %q has %d characters and CloudWatch takes %d, give a shorter one", ErrNoAlarm, a.name, length, maxAlarmName)
 	}
 	if strings.ContainsFunc(a.name, unicode.IsControl) {
 		return fmt.Errorf("%w: its name %q has control characters", ErrNoAlarm, a.name)

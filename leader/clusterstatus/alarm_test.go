@@ -199,6 +199,8 @@ func TestNoAlarm(t *testing.T) {
 		{"the same, named", "cli", "short", long, ""},
 		{"name of 255", "terraform", strings.Repeat("n", 255), long, ""},
 		{"name of 256", "terraform", strings.Repeat("n", 256), awkward(), "255"},
+		{"name of 255 characters in more bytes", "terraform", strings.Repeat("ü", 255), awkward(), ""},
+		{"name of 256 characters in more bytes", "terraform", strings.Repeat("ü", 256), awkward(), "has 256 characters"},
 		{"name of two lines", "cli", "a\nb", awkward(), "control characters"},
 		{"no metric", "cli", "", Options{Interval: time.Minute}, "leader.clusterStatus"},
 		{"dynamic reference", "cloudformation", "", secret, "{{resolve:"},

@@ -20,11 +20,11 @@
 //
 // # Who publishes, and when
 //
-// Ticks are the multiples of the interval since 1970. A datum of a tick is
-// published once the Lease has been renewed after that tick (at intervals under
-// five seconds, shortly before it), and is stamped with that renewal, which is less
-// than the time between two renewals before the look at the targets: two seconds with
-// the Lease's default duration. So every datum is vouched for by a fresh answer of the
+// Ticks are the multiples of the interval since the zero time of package time, the
+// beginning of the year 1 in UTC. A datum of a tick is published once the Lease has
+// been renewed after that tick (at intervals under five seconds, shortly before it),
+// and is stamped with that renewal, which is less than the time between two renewals
+// before the look at the targets: two seconds with the Lease's default duration. So every datum is vouched for by a fresh answer of the
 // API server, and a leader that has lost the Lease, or the API server, publishes
 // nothing. The first datum of a term needs no tick.
 //
