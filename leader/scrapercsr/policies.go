@@ -1,10 +1,10 @@
 package scrapercsr
 
 import (
-	"bytes"
-	_ "embed" // the template
+	_ "embed" // the texts
 	"fmt"
-	"text/template"
+	"strconv"
+	"strings"
 )
 
 // OwnSigner is the signer that the leader signs for itself.
@@ -16,8 +16,16 @@ const leaderAccount = "chandler-leader"
 // common name of 116 bytes and a node name of 253, has some 1,230 characters.
 const longestText = 1536
 
-//go:embed policies.yaml.tmpl
-var policiesTemplate string
+// policiesText has @NAME@ where the rules decide. It is no text/template: that finds
+// methods by name, so the linker would keep every method of the program and double it.
+//
+//go:embed policies.yaml.in
+var policiesText string
+
+// signingText is what the policies say besides where the leader signs.
+//
+//go:embed signing.yaml.in
+var signingText string
 
 // Policies returns the ValidatingAdmissionPolicies that hold agents and leader to
 // the rules, with their bindings, as a commented YAML stream to be applied as it
@@ -28,20 +36,16 @@ func Policies(r Rules) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("pin the common name: %w", err)
 	}
-	parsed, err := template.New("policies").Parse(policiesTemplate)
-	if err != nil {
-		return nil, fmt.Errorf("parse policies: %w", err)
-	}
 	own := r.SignerName == OwnSigner
-	var out bytes.Buffer
-	err = parsed.Execute(&out, map[string]any{
-		"CommonName": r.CommonName, "SignerName": r.SignerName, "Seconds": r.longestSeconds(),
-		"LeastSeconds": int64(ShortestLife.Seconds()), "LongestText": longestText,
-		"Agent": r.AgentUser(), "Leader": "system:serviceaccount:" + r.Namespace + ":" + leaderAccount,
-		"Beginning": start, "Ending": ending(), "Own": own, "Signs": own,
-	})
-	if err != nil {
-		return nil, fmt.Errorf("write policies: %w", err)
+	signing, signsNone := "", "; it signs none"
+	if own {
+		signing, signsNone = signingText, ""
 	}
-	return out.Bytes(), nil
+	text := strings.Replace(policiesText, "@Signing@", signing, 1)
+	return []byte(strings.NewReplacer(
+		"@CommonName@", r.CommonName, "@SignerName@", r.SignerName, "@Seconds@", strconv.FormatInt(r.longestSeconds(), 10),
+		"@LeastSeconds@", strconv.Itoa(int(ShortestLife.Seconds())), "@LongestText@", strconv.Itoa(longestText),
+		"@Agent@", r.AgentUser(), "@Leader@", "system:serviceaccount:"+r.Namespace+":"+leaderAccount,
+		"@Beginning@", start, "@Ending@", ending(), "@Signs@", strconv.FormatBool(own), "@SignsNone@", signsNone,
+	).Replace(text)), nil
 }
