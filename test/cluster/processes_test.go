@@ -84,7 +84,7 @@ func TestStopKeepsNamedDirectory(t *testing.T) {
 	if err := etcd.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	poll(t, "end of etcd", func() bool { return workingIn(t, dir)["etcd"] == 0 })
+	poll(t, "end of etcd", func() bool { return c.Ended() != nil }) // gone is not yet waited for
 	if err := c.Stop(); err == nil {
 		t.Error("stop after etcd was killed: got no error")
 	} else {
