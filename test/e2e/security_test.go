@@ -13,6 +13,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -72,12 +73,25 @@ func (p *product) stolen(t *testing.T) (kubernetes.Interface, *corev1.Pod) {
 	return client, pod
 }
 
+// attempt is something that a thief tries.
+type attempt = func(context.Context) error
+
 // thief tries with a node's token what an agent that does not lead may not do.
 func (p *product) thief(t *testing.T) {
 	client, pod := p.stolen(t)
+	attempts := toLead(t, client, pod)
+	maps.Copy(attempts, toReadAndWrite(client, pod))
+	for name, try := range attempts {
+		if err := try(t.Context()); !apierrors.IsForbidden(err) {
+			t.Errorf("%s: got %v, want it forbidden", name, err)
+		}
+	}
+}
+
+// toLead: the leader's rights, and certificates of others.
+func toLead(t *testing.T, client kubernetes.Interface, pod *corev1.Pod) map[string]attempt {
 	leases, requests := client.CoordinationV1().Leases(home), client.CertificatesV1().CertificateSigningRequests()
-	named := metav1.ObjectMeta{Name: "thief"}
-	attempts := map[string]func(context.Context) error{
+	return map[string]attempt{
 		"leader's token": func(ctx context.Context) error {
 			_, err := client.CoreV1().ServiceAccounts(home).CreateToken(ctx, "chandler-leader", &authenticationv1.TokenRequest{
 				Spec: authenticationv1.TokenRequestSpec{BoundObjectRef: &authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: "Pod", Name: pod.Name, UID: pod.UID}},
@@ -95,9 +109,32 @@ func (p *product) thief(t *testing.T) {
 		},
 		"Lease deleted": func(ctx context.Context) error { return leases.Delete(ctx, "chandler", metav1.DeleteOptions{}) },
 		"another Lease": func(ctx context.Context) error {
-			_, err := leases.Create(ctx, &coordinationv1.Lease{ObjectMeta: named}, metav1.CreateOptions{})
+			_, err := leases.Create(ctx, &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: "thief"}}, metav1.CreateOptions{})
 			return err
 		},
+		"a certificate of an administrator": func(ctx context.Context) error {
+			_, err := requests.Create(ctx, forged(t, pkix.Name{CommonName: "kubernetes-admin", Organization: []string{"kubeadm:cluster-admins"}}), metav1.CreateOptions{})
+			return err
+		},
+		"a certificate of a node": func(ctx context.Context) error {
+			_, err := requests.Create(ctx, forged(t, pkix.Name{CommonName: "system:node:" + pod.Spec.NodeName, Organization: []string{"system:nodes"}}), metav1.CreateOptions{})
+			return err
+		},
+		"an approval": func(ctx context.Context) error {
+			all, err := requests.List(ctx, metav1.ListOptions{})
+			if err != nil || len(all.Items) == 0 {
+				t.Fatalf("requests: got %v, %v", all, err)
+			}
+			_, err = requests.UpdateApproval(ctx, all.Items[0].Name, &all.Items[0], metav1.UpdateOptions{})
+			return err
+		},
+	}
+}
+
+// toReadAndWrite: objects that are none of an agent's business.
+func toReadAndWrite(client kubernetes.Interface, pod *corev1.Pod) map[string]attempt {
+	named := metav1.ObjectMeta{Name: "thief"}
+	return map[string]attempt{
 		"Secrets of all": func(ctx context.Context) error {
 			_, err := client.CoreV1().Secrets("").List(ctx, metav1.ListOptions{})
 			return err
@@ -137,27 +174,6 @@ func (p *product) thief(t *testing.T) {
 			_, err := client.CoreV1().ConfigMaps(home).Patch(ctx, "chandler", types.MergePatchType, []byte(`{"data":{"config.yaml":""}}`), metav1.PatchOptions{})
 			return err
 		},
-		"a certificate of an administrator": func(ctx context.Context) error {
-			_, err := requests.Create(ctx, forged(t, pkix.Name{CommonName: "kubernetes-admin", Organization: []string{"kubeadm:cluster-admins"}}), metav1.CreateOptions{})
-			return err
-		},
-		"a certificate of a node": func(ctx context.Context) error {
-			_, err := requests.Create(ctx, forged(t, pkix.Name{CommonName: "system:node:" + pod.Spec.NodeName, Organization: []string{"system:nodes"}}), metav1.CreateOptions{})
-			return err
-		},
-		"an approval": func(ctx context.Context) error {
-			all, err := requests.List(ctx, metav1.ListOptions{})
-			if err != nil || len(all.Items) == 0 {
-				t.Fatalf("requests: got %v, %v", all, err)
-			}
-			_, err = requests.UpdateApproval(ctx, all.Items[0].Name, &all.Items[0], metav1.UpdateOptions{})
-			return err
-		},
-	}
-	for name, attempt := range attempts {
-		if err := attempt(t.Context()); !apierrors.IsForbidden(err) {
-			t.Errorf("%s: got %v, want it forbidden", name, err)
-		}
 	}
 }
 
