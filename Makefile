@@ -68,7 +68,7 @@ golden: $(HELM) ## Write the golden files, the JSON schema, the policies and the
 	go test ./leader/clusterstatus -run TestAlarmGolden -update
 	CHANDLER_HELM=$(HELM) go test ./test/chart -run 'TestManifests|TestInstall' -update
 
-verify: lint test ## Run what CI runs; leaves no diff
+verify: lint test ## Run what CI runs but for the end-to-end tests; leaves no diff
 	go mod tidy -diff
 	cd test/registry && go mod tidy -diff
 	cd tools/image && go mod tidy -diff

@@ -35,7 +35,7 @@ func (p *product) leaderKilled(t *testing.T) {
 	p.kubectl(t, "--namespace", home, "delete", "pod", before.Name, "--grace-period=0", "--force")
 	p.holder(t, before.Name)
 	p.leads(t)
-	p.rollout(t, home, "chandler")
+	p.rollout(t, home, agents)
 	p.untorn(t)
 }
 
@@ -52,7 +52,7 @@ func (p *product) leaderCutOff(t *testing.T) {
 	p.leads(t)
 	p.cluster(t, "join", node)
 	p.condition(t, node, corev1.ConditionTrue)
-	p.rollout(t, home, "chandler")
+	p.rollout(t, home, agents)
 	if got := p.holder(t, "").Name; got != after.Name {
 		t.Errorf("the lease went from %s to %s when the node came back", after.Name, got)
 	}
@@ -73,14 +73,14 @@ func (p *product) killedPublishing(t *testing.T) {
 	p.setConfig(t, "1s")
 	for range 4 {
 		p.kubectl(t, "--namespace", home, "delete", "pod", "--selector", agentLabels, "--grace-period=0", "--force")
-		p.rollout(t, home, "chandler")
+		p.rollout(t, home, agents)
 		for _, node := range p.nodes {
 			eventually(t, "next certificate on "+node, p.rotated(t, node, p.scraper(t, node)))
 		}
 	}
 	p.setConfig(t, "20s")
 	p.kubectl(t, "--namespace", home, "rollout", "restart", "daemonset/chandler")
-	p.rollout(t, home, "chandler")
+	p.rollout(t, home, agents)
 	p.untorn(t)
 	for node := range p.roots {
 		eventually(t, "end of what was interrupted on "+node, func(context.Context) error { return p.tidy(node) })
@@ -124,8 +124,8 @@ func (p *product) rebooted(t *testing.T) {
 	p.cluster(t, "start", node)
 	p.condition(t, node, corev1.ConditionTrue)
 	eventually(t, "agent to go on after the reboot", p.rotated(t, node, before))
-	p.rollout(t, home, "chandler")
-	p.rollout(t, readers, "reader")
+	p.rollout(t, home, agents)
+	p.rollout(t, readers, "daemonset/reader")
 	p.untorn(t)
 	p.wantScrape(t, node)
 }
@@ -166,7 +166,7 @@ func (p *product) uninstall(t *testing.T) {
 // installedAgain: the API server has seen all of it come and go.
 func (p *product) installedAgain(t *testing.T) {
 	p.kubectl(t, "apply", "--filename", root+"/deploy/daemonset.yaml")
-	p.rollout(t, home, "chandler")
+	p.rollout(t, home, agents)
 	p.holder(t, "")
 	for _, node := range p.nodes {
 		p.wantScrape(t, node)

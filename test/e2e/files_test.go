@@ -225,7 +225,7 @@ func (p *product) configure(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.rollout(t, home, "chandler")
+	p.rollout(t, home, agents)
 	p.awaitKeys(t, id)
 	for _, node := range p.nodes {
 		eventually(t, "region on "+node, func(context.Context) error {

@@ -139,7 +139,7 @@ spec:
       tolerations: [{operator: Exists}]
       containers: [{name: main, image: %[4]s, imagePullPolicy: Never, args: [sleep, log of %[1]s]}]
 `, name, readers, label, probeImage))
-	p.kubectl(t, "--namespace", readers, "rollout", "status", "deployment/"+name, "--timeout", patience.String())
+	p.rollout(t, readers, "deployment/"+name)
 }
 
 // logs: whoever has the token of a workload's account reads the logs of its pods and

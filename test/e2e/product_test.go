@@ -20,6 +20,7 @@ const (
 	home = "chandler"
 	// image is what deploy/daemonset.yaml names.
 	image    = "ghcr.io/chandler-k8s/chandler:v0.1.0"
+	agents   = "daemonset/chandler"
 	hostDir  = "/var/lib/chandler"
 	region   = "eu-west-1"
 	registry = "123456789012.dkr.ecr.eu-west-1.amazonaws.com"
@@ -65,6 +66,7 @@ func TestChandler(t *testing.T) {
 		{"configured by a rolling update", p.configure},
 		{"certificates rotate and open metrics", p.certificates},
 		{"credentials rotate", p.credentials},
+		{"examples", p.examples},
 		{"image pulled with the pull secret", p.pull},
 		{"logs by the Role of the workload", p.logs},
 		{"health follows a target", p.health},
@@ -84,18 +86,6 @@ func TestChandler(t *testing.T) {
 	}
 }
 
-func (p *product) importImages(t *testing.T) {
-	t.Helper()
-	probe := build(t, "test/e2e/probe", ".", "probe")
-	p.pulledImage = pack(t, probe, registry+"/team/app:v1")
-	here := pack(t, probe, probeImage)
-	chandler := pack(t, build(t, ".", ".", "chandler"), image)
-	for _, node := range p.nodes {
-		p.cluster(t, "import", node, here)
-		p.cluster(t, "import", node, chandler)
-	}
-}
-
 // install applies the one file, and readers beside it that wait for what it makes.
 func (p *product) install(t *testing.T) {
 	t.Helper()
@@ -107,14 +97,15 @@ func (p *product) install(t *testing.T) {
 	})
 	p.kubectl(t, "apply", "--filename", filepath.Join(root, "deploy", "daemonset.yaml"))
 	p.apply(t, readersManifest)
-	p.rollout(t, home, "chandler")
-	p.rollout(t, readers, "reader")
+	p.rollout(t, home, agents)
+	p.rollout(t, readers, "daemonset/reader")
 }
 
-// rollout waits until a DaemonSet is on every node as it is now, and ready.
-func (p *product) rollout(t *testing.T, namespace, name string) {
+// rollout waits until a workload, e.g. "daemonset/chandler", is everywhere as it is now,
+// and ready.
+func (p *product) rollout(t *testing.T, namespace, workload string) {
 	t.Helper()
-	p.kubectl(t, "--namespace", namespace, "rollout", "status", "daemonset/"+name, "--timeout", patience.String())
+	p.kubectl(t, "--namespace", namespace, "rollout", "status", workload, "--timeout", patience.String())
 }
 
 // readersManifest follows docs/files.md: a user who is not root, the group that may
@@ -225,8 +216,8 @@ func (p *product) explain(t *testing.T) {
 func (p *product) clean(t *testing.T) {
 	p.kubectl(t, "delete", "--ignore-not-found", "--selector", "!chandler.dev/keep", "--filename", filepath.Join(root, "deploy", "daemonset.yaml"))
 	p.kubectl(t, "delete", "--ignore-not-found", "--filename", filepath.Join(root, "deploy", "optional", "clusterstatus.yaml"))
-	p.kubectl(t, "delete", "--ignore-not-found", "namespace", readers, keysIn, home)
-	for _, namespace := range []string{readers, home} {
+	p.kubectl(t, "delete", "--ignore-not-found", "namespace", readers, monitoring, keysIn, home)
+	for _, namespace := range []string{readers, monitoring, home} {
 		eventually(t, "end of namespace "+namespace, func(ctx context.Context) error {
 			_, err := p.client.CoreV1().Namespaces().Get(ctx, namespace, metav1.GetOptions{})
 			if apierrors.IsNotFound(err) {

@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
 )
@@ -48,33 +47,6 @@ func (s *suite) apply(t *testing.T, manifest string) {
 		t.Fatal(err)
 	}
 	s.kubectl(t, "apply", "--filename", file)
-}
-
-// build builds a program of a module at dir.
-func build(t *testing.T, dir, pkg, name string) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), name)
-	command := exec.Command("go", "build", "-trimpath", "-o", path, pkg)
-	command.Dir = filepath.Join(root, dir)
-	command.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if output, err := command.CombinedOutput(); err != nil {
-		t.Fatalf("build %s: %v\n%s", name, err, output)
-	}
-	return path
-}
-
-// pack makes an image of a program, called name. The same program by another name is
-// another image: kubelet remembers of an image whether it came with a secret, and then
-// asks every pod for one.
-func pack(t *testing.T, program, name string) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "image.tar")
-	command := exec.Command("go", "run", ".", "--out", path, "--name", name, "--label", "name="+name, "--binary", runtime.GOARCH+"="+program)
-	command.Dir = filepath.Join(root, "tools", "image")
-	if output, err := command.CombinedOutput(); err != nil {
-		t.Fatalf("image %s: %v\n%s", name, err, output)
-	}
-	return path
 }
 
 // serve runs a program until the test ends, and returns what it says up to the line

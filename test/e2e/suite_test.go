@@ -1,7 +1,7 @@
 //go:build e2e
 
-// Package e2e looks at a cluster from outside, as users do. It imports none of our
-// packages and runs against any KUBECONFIG; cases that need the nodes themselves ask
+// Package e2e looks at a cluster from outside, as users do. It imports no package of
+// the product and runs against any KUBECONFIG; cases that need the nodes themselves ask
 // for what `cluster env` prints, and are skipped elsewhere.
 package e2e
 

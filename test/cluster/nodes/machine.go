@@ -16,7 +16,7 @@ import (
 
 // programs tells what the machine lacks.
 func programs() error {
-	for name, from := range map[string]string{"ip": "iproute2", "nsenter": "util-linux", "setsid": "util-linux", "go": "go.dev"} {
+	for name, from := range map[string]string{"ip": "iproute2", "nsenter": "util-linux", "setsid": "util-linux", "unshare": "util-linux", "go": "go.dev"} {
 		if _, err := exec.LookPath(name); err != nil {
 			return fmt.Errorf("real nodes need the program %s (%s): %w", name, from, err)
 		}

@@ -23,6 +23,7 @@ const usage = `Usage: cluster COMMAND
                        kubeconfig
   up --nodes N         the same with N real nodes, as root
   down                 stop what up started and remove its data
+  check                tell whether this machine and user can have nodes
   env                  print the environment of the end-to-end tests
   stop|start NODE      take a node's power away; boot it again
   cut|join NODE        take a node's network away; give it back
@@ -63,7 +64,7 @@ func run(args []string, out, errs io.Writer) int {
 
 func dispatch(ctx context.Context, args []string, out io.Writer) error {
 	plain := map[string]func(context.Context, io.Writer) error{
-		"up": up, "down": down, "env": nodes.Env, "binaries": binaries,
+		"up": up, "down": down, "check": nodes.Check, "env": nodes.Env, "binaries": binaries,
 	}
 	ofNode := map[string]func(context.Context, string) error{
 		"stop": nodes.Stop, "start": nodes.Start, "cut": nodes.Cut, "join": nodes.Join,
