@@ -20,7 +20,7 @@ const monitoring = "monitoring"
 // examples: the consumers of deploy/examples run as they are.
 func (p *product) examples(t *testing.T) {
 	p.apply(t, "apiVersion: v1\nkind: Namespace\nmetadata: {name: "+monitoring+"}\n")
-	t.Cleanup(func() { p.kubectl(t, "delete", "namespace", monitoring) })
+	t.Cleanup(func() { p.kubectl(t, "delete", "namespace", monitoring, "--wait=false") })
 	for _, name := range []string{"exporter", "prometheus"} {
 		p.kubectl(t, "apply", "--filename", filepath.Join(root, "deploy", "examples", name+".yaml"))
 	}
