@@ -25,13 +25,20 @@ const (
 
 	stampLayout = "2006_01_02_15_04_05"
 
+	// lull is how long a generation stays readable once it was replaced, unless
+	// another change follows: time for a reader that is in the middle of it, on a
+	// node that has other things to do.
+	lull = 5 * time.Second
+
 	// maxReads bounds how often a reader starts over because the set has
 	// changed. Only somebody who publishes without pause gets it this far.
 	maxReads = 100
 )
 
+// newGenerationName sorts after the names of earlier generations. The last digit is as
+// many as the kubelet's have.
 func newGenerationName(now time.Time) string {
-	return fmt.Sprintf("..%s.%010d", now.UTC().Format(stampLayout), rand.Uint32())
+	return fmt.Sprintf("..%s.%09d%d", now.UTC().Format(stampLayout), now.Nanosecond(), rand.N(10))
 }
 
 func isGenerationName(name string) bool {

@@ -22,11 +22,11 @@
 // directory, and reads through it. One that opens each file by its name may
 // straddle a change and see one file of each generation.
 //
-// The generation just replaced stays until the next Publish or Remove of its
-// set or the next Open, even if that Publish changes nothing: a reader that
-// resolved ..data a moment ago still finds its files. At most one superseded
-// generation exists, so a set takes up to three times its size while it is
-// written, and twice its size at rest.
+// The generation just replaced stays until the set changes again or is removed,
+// or until the first Publish or Open that comes five seconds later or more, even
+// if that changes nothing: a reader that resolved ..data a moment ago still finds
+// its files. At most one superseded generation exists, so a set takes up to three
+// times its size while it is written, and twice its size at rest.
 //
 // # What the package refuses
 //

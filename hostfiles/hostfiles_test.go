@@ -14,8 +14,10 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"github.com/chandler-k8s/chandler/hostfiles"
 )
@@ -39,6 +41,16 @@ func publish(t testing.TB, d *hostfiles.Dir, set string, want bool, files ...hos
 	t.Helper()
 	if got, err := d.Publish(set, files); got != want || err != nil {
 		t.Fatalf("Publish = %v, %v, want %v, nil", got, err, want)
+	}
+}
+
+// age makes it so long since the set has changed.
+func age(t testing.TB, dir, set string, by time.Duration) {
+	t.Helper()
+	then := unix.NsecToTimespec(time.Now().Add(-by).UnixNano())
+	err := unix.UtimesNanoAt(unix.AT_FDCWD, filepath.Join(dir, set, "..data"), []unix.Timespec{then, then}, unix.AT_SYMLINK_NOFOLLOW)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) { // nothing is published
+		t.Fatal(err)
 	}
 }
 
@@ -139,10 +151,20 @@ func TestLayout(t *testing.T) {
 		"aws/OLD/config.ini -rw-r----- c1",
 		"aws/OLD/old.ini -rw-r----- o1",
 	}
-	diff(t, "with a superseded generation", slices.Sorted(slices.Values(slices.Concat(current, superseded))), tree(t, dir))
+	both := slices.Sorted(slices.Values(slices.Concat(current, superseded)))
+	diff(t, "with a superseded generation", both, tree(t, dir))
 
 	publish(t, d, "aws", false, file("credentials.ini", "k2"), file("config.ini", "c2"))
+	open(t, dir)
+	diff(t, "after a look at a set that has just changed", both, tree(t, dir))
+	age(t, dir, "aws", 5*time.Second)
+	publish(t, d, "aws", false, file("credentials.ini", "k2"), file("config.ini", "c2"))
 	diff(t, "after an unchanged publish", current, tree(t, dir))
+	publish(t, d, "aws", true, file("config.ini", "c3"))
+	publish(t, d, "aws", true, file("config.ini", "c2"), file("credentials.ini", "k2"))
+	age(t, dir, "aws", -time.Hour)
+	publish(t, d, "aws", false, file("config.ini", "c2"), file("credentials.ini", "k2"))
+	diff(t, "after the clock was set back", current, tree(t, dir))
 	diff(t, "Read", []string{"config.ini 0640 c2", "credentials.ini 0640 k2"}, contents(t, d, "aws"))
 }
 
@@ -198,6 +220,7 @@ func TestModesIgnoreUmask(t *testing.T) {
 			f := hostfiles.File{Name: "f", Mode: mode, UID: -1, GID: -1, Data: fmt.Append(nil, umask, mode)}
 			d := open(t, dir)
 			publish(t, d, "set", true, f)
+			age(t, dir, "set", time.Minute)
 			publish(t, d, "set", false, f)
 			info, err := os.Stat(filepath.Join(dir, "set", "f"))
 			if err != nil {
@@ -220,6 +243,7 @@ func TestModesIgnoreUmask(t *testing.T) {
 func directories(t testing.TB, dir string) []string {
 	t.Helper()
 	publish(t, open(t, dir), "set", true, file("f", "last"))
+	age(t, dir, "set", time.Minute)
 	publish(t, open(t, dir), "set", false, file("f", "last"))
 	return slices.DeleteFunc(tree(t, dir), func(line string) bool {
 		return strings.Contains(line, "->") || strings.HasSuffix(line, "last")

@@ -38,6 +38,9 @@ func TestGenerationNames(t *testing.T) {
 	if got := newGenerationName(now); !isGenerationName(got) || got[:22] != "..2026_01_02_02_04_05." {
 		t.Errorf("newGenerationName = %q, want the time in UTC", got)
 	}
+	if first, second := newGenerationName(now), newGenerationName(now.Add(time.Nanosecond)); first >= second {
+		t.Errorf("%s does not sort before %s, which is newer", first, second)
+	}
 	tests := []struct {
 		name string
 		want bool

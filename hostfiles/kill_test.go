@@ -19,6 +19,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/chandler-k8s/chandler/hostfiles"
 )
@@ -252,6 +253,7 @@ func readNumber(t *testing.T, out *bufio.Reader, last int) int {
 func checkAtRest(t *testing.T, dir, set string) int {
 	t.Helper()
 	before := readByName(t, dir, set)
+	age(t, dir, set, time.Minute)
 	d := open(t, dir)
 	defer d.Close()
 	n := 0

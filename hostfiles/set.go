@@ -79,10 +79,10 @@ func (s *lockedSet) publish(files []File) (changed bool, err error) {
 	if err := s.look(); err != nil {
 		return false, err
 	}
-	old := s.current.name
-	if _, err := s.sweep(s.current.has, old); err != nil {
+	if _, err := s.tidy(); err != nil {
 		return false, err
 	}
+	old := s.current.name
 	held, unlinked := s.current.holds(files), s.unlinked(files)
 	if held && len(unlinked) == 0 {
 		return false, nil
@@ -120,8 +120,33 @@ func (s *lockedSet) turn(generation string, unlinked []string) error {
 // first one is the one to report, and the next publish or Open sweeps again.
 func (s *lockedSet) undo() {
 	if s.look() == nil {
-		_, _ = s.sweep(s.current.has, s.current.name)
+		_, _ = s.tidy()
 	}
+}
+
+// tidy leaves the current generation, and those before it for as long as somebody may
+// be reading them.
+func (s *lockedSet) tidy() (swept bool, err error) {
+	return s.sweep(s.current.has, append(s.replaced(), s.current.name)...)
+}
+
+// replaced lists the generations before the current one while that one is new. Their
+// names tell what is older; what is newer was never finished.
+func (s *lockedSet) replaced() []string {
+	older := slices.DeleteFunc(slices.Clone(s.names), func(name string) bool {
+		return !isGenerationName(name) || name >= s.current.name
+	})
+	if len(older) == 0 {
+		return nil
+	}
+	turned, err := s.dir.Lstat(currentLink)
+	if err != nil {
+		return nil
+	}
+	if age := time.Since(turned.ModTime()); age < 0 || age >= lull { // a clock that was set back must not keep them
+		return nil
+	}
+	return older
 }
 
 // withdraw removes ..data first, so that all names end at one instant.

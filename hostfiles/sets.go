@@ -79,6 +79,6 @@ func sweepSet(host *os.Root, set string) error {
 	if err := s.look(); err != nil {
 		return err
 	}
-	_, err = s.sweep(s.current.has, s.current.name)
+	_, err = s.tidy()
 	return err
 }

@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/chandler-k8s/chandler/hostfiles"
 )
@@ -118,6 +119,7 @@ func TestOpenCleans(t *testing.T) {
 	if err := os.Remove(filepath.Join(dir, "gone/..data")); err != nil {
 		t.Fatal(err)
 	}
+	age(t, dir, "aws", time.Minute)
 	open(t, dir)
 	diff(t, "cleaned", want, tree(t, dir))
 }
