@@ -28,7 +28,7 @@ func (p *product) examples(t *testing.T) {
 	want := fmt.Sprintf("cluster_info{cluster=%q,region=%q} 1\n", p.read(t, p.nodes[0], "cluster/cluster-id"), region)
 	for _, node := range p.nodes {
 		exporter := p.podOn(t, monitoring, "app.kubernetes.io/name=exporter", node)
-		if got, err := p.get(t, net.JoinHostPort(exporter.Status.PodIP, "9100"), "/metrics"); err != nil || got != want {
+		if got, err := p.get(t.Context(), net.JoinHostPort(exporter.Status.PodIP, "9100"), "/metrics"); err != nil || got != want {
 			t.Errorf("exporter on %s: got %q, %v, want %q", node, got, err, want)
 		}
 	}
@@ -46,10 +46,10 @@ func (p *product) scrapes(t *testing.T) {
 		t.Fatalf("Prometheus: got %d pods, %v, want 1", len(pods.Items), err)
 	}
 	server := pods.Items[0]
-	up := func(context.Context) error { return p.allUp(t, net.JoinHostPort(server.Status.PodIP, "9090")) }
+	up := func(ctx context.Context) error { return p.allUp(ctx, net.JoinHostPort(server.Status.PodIP, "9090")) }
 	eventually(t, "Prometheus to see all agents", up)
 	node := server.Spec.NodeName
-	eventually(t, "another certificate on "+node, p.rotated(t, node, p.scraper(t, node)))
+	eventually(t, "another certificate on "+node, p.rotated(node, p.scraper(t, node)))
 	eventually(t, "Prometheus to see all agents with the next certificate", up)
 }
 
@@ -83,14 +83,13 @@ func (p *product) nameAgents(t *testing.T) {
 }
 
 // allUp asks a Prometheus whether its last scrape of every agent went well.
-func (p *product) allUp(t *testing.T, address string) error {
-	t.Helper()
+func (p *product) allUp(ctx context.Context, address string) error {
 	var answer struct {
 		Data struct {
 			ActiveTargets []struct{ ScrapeURL, Health, LastError string }
 		}
 	}
-	said, err := p.get(t, address, "/api/v1/targets")
+	said, err := p.get(ctx, address, "/api/v1/targets")
 	if err != nil {
 		return err
 	}
@@ -109,8 +108,6 @@ func (p *product) allUp(t *testing.T, address string) error {
 }
 
 // get asks a pod over HTTP, from another pod.
-func (p *product) get(t *testing.T, address, path string) (string, error) {
-	t.Helper()
-	reader := p.podOn(t, readers, "app=reader", p.nodes[0])
-	return p.tryKubectl(t.Context(), "--namespace", readers, "exec", reader.Name, "--container", "reader", "--", "/chandler", "scrape", "http://"+address+path)
+func (p *product) get(ctx context.Context, address, path string) (string, error) {
+	return p.inReader(ctx, p.nodes[0], "scrape", "http://"+address+path)
 }

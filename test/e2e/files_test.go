@@ -39,8 +39,8 @@ func (p *product) files(t *testing.T) {
 			}
 			p.wantFile(t, node, name, 0o444, 0)
 		}
-		if got := p.cat(t, node, "cluster/cluster-id"); got != id {
-			t.Errorf("in the pod on %s: got cluster ID %q, want %q", node, got, id)
+		if got, err := p.tryCat(t.Context(), node, "cluster/cluster-id"); err != nil || got != id {
+			t.Errorf("in the pod on %s: got cluster ID %q, %v, want %q", node, got, err, id)
 		}
 		p.wantFile(t, node, "scraper/tls.crt", 0o444, 0)
 		p.wantFile(t, node, "scraper/tls.key", 0o440, 65534)
@@ -55,14 +55,19 @@ func (p *product) files(t *testing.T) {
 // read reads a file of a node's disk, where that cannot be looked into by its reader.
 func (p *product) read(t *testing.T, node, name string) string {
 	t.Helper()
-	if p.roots == nil {
-		return p.cat(t, node, name)
-	}
-	data, err := os.ReadFile(p.path(node, name))
+	data, err := p.tryRead(t.Context(), node, name)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return string(data)
+	return data
+}
+
+func (p *product) tryRead(ctx context.Context, node, name string) (string, error) {
+	if p.roots == nil {
+		return p.tryCat(ctx, node, name)
+	}
+	data, err := os.ReadFile(p.path(node, name))
+	return string(data), err
 }
 
 // wantFile looks at mode and owner, on nodes that can be looked into.
@@ -81,72 +86,97 @@ func (p *product) wantFile(t *testing.T, node, name string, mode fs.FileMode, gi
 	}
 }
 
-// cat reads a file in the reader's pod on a node, as its user.
-func (p *product) cat(t *testing.T, node, name string) string {
-	t.Helper()
-	pod := p.podOn(t, readers, "app=reader", node)
-	return p.kubectl(t, "--namespace", readers, "exec", pod.Name, "--container", "reader", "--", "/chandler", "cat", "/host/"+name)
+// tryCat reads a file in the reader's pod on a node, as its user.
+func (p *product) tryCat(ctx context.Context, node, name string) (string, error) {
+	return p.inReader(ctx, node, "cat", "/host/"+name)
 }
 
+// inReader runs the probe in the reader's pod on a node.
+func (p *product) inReader(ctx context.Context, node string, args ...string) (string, error) {
+	pod, err := p.findPod(ctx, readers, "app=reader", node)
+	if err != nil {
+		return "", err
+	}
+	return p.tryKubectl(ctx, append([]string{"--namespace", readers, "exec", pod.Name, "--container", "reader", "--", "/chandler"}, args...)...)
+}
+
+// podOn waits for a running pod of a node.
 func (p *product) podOn(t *testing.T, namespace, labels, node string) *corev1.Pod {
 	t.Helper()
 	var found *corev1.Pod
-	eventually(t, "a running pod "+labels+" on "+node, func(ctx context.Context) error {
-		pods, err := p.client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{LabelSelector: labels, FieldSelector: "spec.nodeName=" + node})
-		if err != nil {
-			return err
-		}
-		for i := range pods.Items {
-			if pod := &pods.Items[i]; pod.DeletionTimestamp == nil && pod.Status.Phase == corev1.PodRunning {
-				found = pod
-				return nil
-			}
-		}
-		return errors.New("there is none")
+	eventually(t, "pod "+labels, func(ctx context.Context) (err error) {
+		found, err = p.findPod(ctx, namespace, labels, node)
+		return err
 	})
 	return found
+}
+
+func (p *product) findPod(ctx context.Context, namespace, labels, node string) (*corev1.Pod, error) {
+	pods, err := p.client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{LabelSelector: labels, FieldSelector: "spec.nodeName=" + node})
+	if err != nil {
+		return nil, err
+	}
+	for i := range pods.Items {
+		if pod := &pods.Items[i]; pod.DeletionTimestamp == nil && pod.Status.Phase == corev1.PodRunning {
+			return pod, nil
+		}
+	}
+	return nil, fmt.Errorf("no pod %s of %d runs on %s", labels, len(pods.Items), node)
 }
 
 // scraper returns a node's certificate.
 func (p *product) scraper(t *testing.T, node string) *x509.Certificate {
 	t.Helper()
-	pem := []byte(p.read(t, node, "scraper/tls.pem")) // one file, hence one pair
-	pair, err := tls.X509KeyPair(pem, pem)
+	certificate, err := p.tryScraper(t.Context(), node)
 	if err != nil {
-		t.Fatalf("%s: %v", node, err)
+		t.Fatal(err)
 	}
-	return pair.Leaf
+	return certificate
+}
+
+func (p *product) tryScraper(ctx context.Context, node string) (*x509.Certificate, error) {
+	file, err := p.tryRead(ctx, node, "scraper/tls.pem") // one file, hence one pair
+	if err != nil {
+		return nil, err
+	}
+	pair, err := tls.X509KeyPair([]byte(file), []byte(file))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", node, err)
+	}
+	return pair.Leaf, nil
 }
 
 // rotated is a condition for eventually: a node has another certificate.
-func (p *product) rotated(t *testing.T, node string, from *x509.Certificate) func(context.Context) error {
-	return func(context.Context) error {
-		if p.scraper(t, node).SerialNumber.Cmp(from.SerialNumber) == 0 {
-			return errors.New("it is the same")
+func (p *product) rotated(node string, from *x509.Certificate) func(context.Context) error {
+	return func(ctx context.Context) error {
+		now, err := p.tryScraper(ctx, node)
+		if err == nil && now.SerialNumber.Cmp(from.SerialNumber) == 0 {
+			err = errors.New("it is the same")
 		}
-		return nil
+		return err
 	}
 }
 
 // scrape asks the agent of a node for its metrics, as Prometheus on the node would:
 // from a pod that mounts the node's files. Without sets it shows no certificate.
-func (p *product) scrape(t *testing.T, node string, sets ...string) (string, error) {
-	t.Helper()
-	agent, reader := p.podOn(t, home, agentLabels, node), p.podOn(t, readers, "app=reader", node)
-	args := []string{"--namespace", readers, "exec", reader.Name, "--container", "reader", "--", "/chandler", "scrape",
-		"https://" + net.JoinHostPort(agent.Status.PodIP, "9464") + "/metrics"}
-	return p.tryKubectl(t.Context(), append(args, sets...)...)
+func (p *product) scrape(ctx context.Context, node string, sets ...string) (string, error) {
+	agent, err := p.findPod(ctx, home, agentLabels, node)
+	if err != nil {
+		return "", err
+	}
+	url := "https://" + net.JoinHostPort(agent.Status.PodIP, "9464") + "/metrics"
+	return p.inReader(ctx, node, append([]string{"scrape", url}, sets...)...)
 }
 
 // certificates: each node's agent lets in the certificate that stands on its disk,
 // and the one that replaces it.
 func (p *product) certificates(t *testing.T) {
 	for _, node := range p.nodes {
-		if _, err := p.scrape(t, node); err == nil {
-			t.Errorf("%s: metrics were shown to nobody in particular", node)
-		}
 		p.wantScrape(t, node)
-		eventually(t, "another certificate on "+node, p.rotated(t, node, p.scraper(t, node)))
+		if _, err := p.scrape(t.Context(), node); err == nil || !strings.Contains(err.Error(), "401") {
+			t.Errorf("%s: metrics for nobody in particular: got %v, want them refused", node, err)
+		}
+		eventually(t, "another certificate on "+node, p.rotated(node, p.scraper(t, node)))
 		p.wantScrape(t, node)
 	}
 	p.untorn(t)
@@ -154,9 +184,13 @@ func (p *product) certificates(t *testing.T) {
 
 func (p *product) wantScrape(t *testing.T, node string) {
 	t.Helper()
-	if body, err := p.scrape(t, node, "/host/scraper"); err != nil || !strings.Contains(body, "chandler_leader ") {
-		t.Errorf("%s: got %d bytes, %v, want metrics", node, len(body), err)
-	}
+	eventually(t, "metrics of "+node, func(ctx context.Context) error {
+		body, err := p.scrape(ctx, node, "/host/scraper")
+		if err == nil && !strings.Contains(body, "chandler_leader ") {
+			err = fmt.Errorf("got %d bytes without chandler_leader", len(body))
+		}
+		return err
+	})
 }
 
 // keys makes a pair of which each half tells whether it belongs to the other.
@@ -184,11 +218,12 @@ stringData: {aws_access_key_id: %s, aws_secret_access_key: %s}
 func (p *product) awaitKeys(t *testing.T, id string) {
 	t.Helper()
 	for _, node := range p.nodes {
-		eventually(t, "key "+id+" on "+node, func(context.Context) error {
-			if got := p.cat(t, node, "aws/credentials.ini"); !strings.Contains(got, id) {
-				return errors.New("there is another")
+		eventually(t, "key "+id+" on "+node, func(ctx context.Context) error {
+			got, err := p.tryCat(ctx, node, "aws/credentials.ini")
+			if err == nil && !strings.Contains(got, id) {
+				err = errors.New("there is another")
 			}
-			return nil
+			return err
 		})
 		p.wantFile(t, node, "aws/credentials.ini", 0o440, 65534)
 	}
@@ -228,11 +263,12 @@ func (p *product) configure(t *testing.T) {
 	p.rollout(t, home, agents)
 	p.awaitKeys(t, id)
 	for _, node := range p.nodes {
-		eventually(t, "region on "+node, func(context.Context) error {
-			if got := p.read(t, node, "cluster/region"); got != region {
-				return fmt.Errorf("got %q, want %q", got, region)
+		eventually(t, "region on "+node, func(ctx context.Context) error {
+			got, err := p.tryRead(ctx, node, "cluster/region")
+			if err == nil && got != region {
+				err = fmt.Errorf("got %q, want %q", got, region)
 			}
-			return nil
+			return err
 		})
 	}
 	p.untorn(t)

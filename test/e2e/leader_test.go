@@ -59,16 +59,24 @@ func (p *product) pullSecret(t *testing.T, namespace string) string {
 	return password
 }
 
+// labelled: a namespace gets its pull secret, by the commands of README.md.
+func (p *product) labelled(t *testing.T) {
+	args := []string{"--namespace", keysIn, "create", "secret", "generic", "eatr-aws-credentials-" + registry}
+	for file, value := range map[string]string{"aws_access_key_id": p.aws["AWS_ACCESS_KEY_ID"], "aws_secret_access_key": p.aws["AWS_SECRET_ACCESS_KEY"]} {
+		path := filepath.Join(t.TempDir(), file)
+		if err := os.WriteFile(path, []byte(value+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		args = append(args, "--from-file="+path)
+	}
+	p.kubectl(t, args...)
+	p.kubectl(t, "label", "namespace", readers, registry+"=true")
+	p.pullSecret(t, readers)
+}
+
 // pull: kubelet pulls an image with the secret, and cannot without it.
 func (p *product) pull(t *testing.T) {
 	p.needNodes(t)
-	p.apply(t, fmt.Sprintf(`
-apiVersion: v1
-kind: Secret
-metadata: {name: eatr-aws-credentials-%s, namespace: %s}
-stringData: {aws_region: %s, aws_access_key_id: %s, aws_secret_access_key: %s}
-`, registry, keysIn, region, p.aws["AWS_ACCESS_KEY_ID"], p.aws["AWS_SECRET_ACCESS_KEY"]))
-	p.kubectl(t, "label", "namespace", readers, registry+"=true")
 	password := filepath.Join(t.TempDir(), "password")
 	if err := os.WriteFile(password, []byte(p.pullSecret(t, readers)), 0o600); err != nil {
 		t.Fatal(err)

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -67,6 +68,7 @@ func TestChandler(t *testing.T) {
 		{"certificates rotate and open metrics", p.certificates},
 		{"credentials rotate", p.credentials},
 		{"examples", p.examples},
+		{"pull secret in a labelled namespace", p.labelled},
 		{"image pulled with the pull secret", p.pull},
 		{"logs by the Role of the workload", p.logs},
 		{"health follows a target", p.health},
@@ -89,6 +91,7 @@ func TestChandler(t *testing.T) {
 // install applies the one file, and readers beside it that wait for what it makes.
 func (p *product) install(t *testing.T) {
 	t.Helper()
+	p.clean(t) // what a run that was killed has left
 	t.Cleanup(func() { p.clean(t) })
 	t.Cleanup(func() {
 		if t.Failed() {
@@ -105,7 +108,12 @@ func (p *product) install(t *testing.T) {
 // and ready.
 func (p *product) rollout(t *testing.T, namespace, workload string) {
 	t.Helper()
-	p.kubectl(t, "--namespace", namespace, "rollout", "status", workload, "--timeout", patience.String())
+	whole := patience * time.Duration(len(p.nodes)) // one node after the other
+	ctx, cancel := context.WithTimeout(t.Context(), whole+patience)
+	defer cancel()
+	if _, err := p.tryKubectl(ctx, "--namespace", namespace, "rollout", "status", workload, "--timeout", whole.String()); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // readersManifest follows docs/files.md: a user who is not root, the group that may
@@ -202,12 +210,16 @@ func (p *product) holder(t *testing.T, not string) *corev1.Pod {
 
 // explain shows what a failure may come of.
 func (p *product) explain(t *testing.T) {
-	t.Log(p.kubectl(t, "get", "pods", "--all-namespaces", "--output", "wide"))
 	for _, args := range [][]string{
-		{"--namespace", home, "logs", "--selector", agentLabels, "--prefix", "--tail", "20"},
-		{"--namespace", readers, "get", "events"},
+		{"get", "nodes,leases,pods", "--all-namespaces", "--output", "wide"},
+		{"--namespace", home, "describe", "pods"},
+		{"--namespace", home, "logs", "--selector", agentLabels, "--prefix", "--tail", "60"},
+		{"--namespace", home, "logs", "--selector", agentLabels, "--prefix", "--tail", "20", "--previous"},
+		{"get", "events", "--all-namespaces", "--sort-by", ".lastTimestamp"},
 	} {
-		output, err := p.tryKubectl(context.WithoutCancel(t.Context()), args...)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), patience)
+		output, err := p.tryKubectl(ctx, args...)
+		cancel()
 		t.Log(output, err)
 	}
 }

@@ -20,7 +20,9 @@ var root = filepath.Join("..", "..")
 // kubectl runs it as an administrator, and returns what it says.
 func (s *suite) kubectl(t *testing.T, args ...string) string {
 	t.Helper()
-	output, err := s.tryKubectl(context.WithoutCancel(t.Context()), args...)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 2*patience)
+	defer cancel()
+	output, err := s.tryKubectl(ctx, args...)
 	if err != nil {
 		t.Fatal(err)
 	}

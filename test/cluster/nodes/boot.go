@@ -34,6 +34,9 @@ func (s *set) boot(ctx context.Context, nodes []*node, log io.Writer) error {
 	}
 	for _, n := range nodes {
 		if n.alive() {
+			if err := ip(ctx, "link", "set", n.link(), "up"); err != nil { // it may have been cut off
+				return err
+			}
 			continue
 		}
 		if err := n.begin(ctx, programs); err != nil {

@@ -137,6 +137,19 @@ func (c *control) assertNothing(namespaces map[string]bool) {
 	}
 }
 
+// assertLinked looks at this machine's end of the link to a node.
+func (c *control) assertLinked(name string) {
+	c.t.Helper()
+	id, err := nodes.NodesID(c.cache)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	link, err := net.InterfaceByName("ch" + id + strings.TrimPrefix(name, "node"))
+	if err != nil || link.Flags&net.FlagUp == 0 {
+		c.t.Errorf("link of %s: got %v, %v, want it up", name, link, err)
+	}
+}
+
 func poll(t *testing.T, what string, ask func() bool) {
 	t.Helper()
 	deadline := time.Now().Add(3 * time.Minute)
@@ -164,6 +177,7 @@ func TestKilledHalfway(t *testing.T) {
 	for _, test := range cases {
 		t.Run(test.name, func(t *testing.T) {
 			up := c.command("up", "--nodes", "2")
+			up.Stdout, up.Stderr = t.Output(), t.Output()
 			if err := up.Start(); err != nil {
 				t.Fatal(err)
 			}
@@ -187,7 +201,9 @@ func TestUpMends(t *testing.T) {
 	if err := first["node-1"].End(); err != nil {
 		t.Fatal(err)
 	}
+	c.run("cut", "node-2")
 	c.run("up", "--nodes", "2")
+	c.assertLinked("node-2")
 	second := c.record()
 	if second["node-1"] == first["node-1"] || second["node-2"] != first["node-2"] {
 		t.Errorf("after a node ended: got %v, want another node-1 than in %v", second, first)

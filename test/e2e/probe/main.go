@@ -67,25 +67,25 @@ func run(ctx context.Context) error {
 }
 
 // keep appends the node's name to the file "starts" in each directory of the
-// arguments, and then one byte a second to the file "alive" in the first.
+// arguments, and then one byte a second to the file "alive" in the first. It says so
+// once the API server has answered.
 func keep(ctx context.Context) error {
 	for _, dir := range os.Args[1:] {
 		if err := add(dir+"/starts", os.Getenv("NODE")+"\n"); err != nil {
 			return err
 		}
 	}
-	status, err := call(ctx)
-	if err != nil {
-		return fmt.Errorf("call the API server: %w", err)
-	}
 	ticker := time.NewTicker(time.Second)
 	defer ticker.Stop()
-	for first := true; ; first = false {
+	for said := false; ; {
 		if err := add(os.Args[1]+"/alive", "."); err != nil {
 			return err
 		}
-		if first {
-			fmt.Printf("probe on %s: the API server answers %s\n", os.Getenv("NODE"), status)
+		if !said {
+			status, err := call(ctx)
+			if said = err == nil; said {
+				fmt.Printf("probe on %s: the API server answers %s\n", os.Getenv("NODE"), status)
+			}
 		}
 		select {
 		case <-ctx.Done():
