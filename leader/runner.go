@@ -36,18 +36,36 @@ type runner struct {
 	timers map[string]*time.Timer // by key; nil once the term is over
 }
 
-func (l *Leader) newRunner(term Term, task Task) *runner {
+func newRunner(term Term, task Task, metrics *metrics, workers int, timeout time.Duration) *runner {
 	return &runner{
 		task:    task,
 		term:    term,
-		workers: l.opts.Workers,
-		timeout: l.opts.SyncTimeout,
-		log:     l.opts.Log.With("task", task.Name()),
-		metrics: l.metrics.task(task.Name()),
+		workers: workers,
+		timeout: timeout,
+		log:     term.Log.With("task", task.Name()),
+		metrics: metrics.task(task.Name()),
 		queue:   workqueue.NewTyped[string](),
-		backoff: workqueue.NewTypedItemExponentialFailureRateLimiter[string](shortestBackoff, longestBackoff),
+		backoff: newBackoff(shortestBackoff, longestBackoff),
 		timers:  map[string]*time.Timer{},
 	}
+}
+
+func newBackoff(shortest, longest time.Duration) workqueue.TypedRateLimiter[string] {
+	return workqueue.NewTypedItemExponentialFailureRateLimiter[string](shortest, longest)
+}
+
+// RunTask runs one task until ctx ends, as a Leader does in a term, but for the time
+// between retries: a test of a task waits for less. It returns an error if the metrics
+// of the term have those of tasks already.
+func RunTask(ctx context.Context, term Term, task Task, shortest, longest time.Duration) error {
+	metrics, err := newMetrics(term.Metrics)
+	if err != nil {
+		return err
+	}
+	r := newRunner(term, task, metrics, defaultWorkers, defaultSyncTimeout)
+	r.backoff = newBackoff(shortest, longest)
+	r.run(ctx)
+	return nil
 }
 
 // run blocks until ctx ends and every worker and informer has ended.

@@ -76,7 +76,7 @@ func (l *Leader) serve(ctx context.Context, c *campaign) error {
 	var running sync.WaitGroup
 	defer running.Wait()
 	for _, task := range tasks {
-		runner := l.newRunner(term, task)
+		runner := newRunner(term, task, l.metrics, l.opts.Workers, l.opts.SyncTimeout)
 		running.Go(func() { runner.run(ctx) })
 	}
 	running.Go(func() { (&permissions{leader: l, term: term, told: map[permission]time.Time{}}).check(ctx, tasks) })

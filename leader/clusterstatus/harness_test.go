@@ -173,7 +173,7 @@ func (w *world) run(t *testing.T, config *rest.Config, name string, targets []cl
 		if strings.Contains(r.Log.String(), w.keys.SecretAccessKey) {
 			t.Error("the AWS secret key is in the log")
 		}
-		if strings.Contains(r.Log.String(), "sync of") {
+		if strings.Contains(r.Log.String(), testterm.FailedSync) {
 			t.Error("a Sync failed: a datum that cannot be published is a gap, not an error")
 		}
 	})

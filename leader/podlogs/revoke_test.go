@@ -54,7 +54,7 @@ func policiesRemoved(t *testing.T, s *scene) {
 	s.scale(t, "web", 3)
 	eventually(t, func() error {
 		for _, app := range []string{"web", "new"} {
-			if !strings.Contains(r.Log.String(), "sync of "+s.namespace+"/"+app+" admission policy chandler-pod-logs-roles is not in force: apply deploy/base/podlogs.yaml") {
+			if !strings.Contains(r.Log.String(), "/"+app+`","err":"admission policy chandler-pod-logs-roles is not in force: apply deploy/base/podlogs.yaml`) {
 				return errors.New("the missing policy is not named for " + app)
 			}
 		}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/chandler-k8s/chandler/test/expect"
 	"github.com/chandler-k8s/chandler/test/fakeaws"
+	testterm "github.com/chandler-k8s/chandler/test/term"
 )
 
 func strangeLabels(t *testing.T, s *scene) {
@@ -180,7 +181,7 @@ func missingKey(t *testing.T, s *scene) {
 		t.Errorf("got %d calls, want none: the process's own identity must not stand in", got)
 	}
 	// One for each event at most: the namespace, the Secret, the ledger.
-	if got := strings.Count(r.Log.String(), "sync of "); got > 3 {
+	if got := strings.Count(r.Log.String(), testterm.FailedSync); got > 3 {
 		t.Errorf("got %d failed Syncs, want no retries: only a new Secret can help", got)
 	}
 	s.setKeys(t, host, s.keys)
@@ -249,7 +250,7 @@ func foreignSecrets(t *testing.T, s *scene) {
 			t.Errorf("namespace %s: the foreign Secret was touched", name)
 		}
 	}
-	if strings.Contains(r.Log.String(), "sync of ") {
+	if strings.Contains(r.Log.String(), testterm.FailedSync) {
 		t.Errorf("a foreign Secret is an error:\n%s", r.Log.String())
 	}
 	// Unlabelling must not delete what is not ours either.
