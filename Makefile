@@ -56,8 +56,9 @@ fuzz: ## Fuzz every parser of outside input for FUZZ_FOR each
 bench: build binaries ## Measure what DESIGN budgets, and write docs/performance.md
 	@go run ./test/bench --binary bin/chandler --write docs/performance.md
 
-lint: $(LINT) ## Check the code, and the table of imports
+lint: $(LINT) ## Check the code, the table of imports, and the workflows
 	$(LINT) run ./...
+	go tool -modfile=tools/actionlint/go.mod actionlint -shellcheck= -pyflakes= .github/workflows/*.yaml
 
 fmt: $(LINT) ## Format the code
 	$(LINT) fmt ./...
@@ -73,6 +74,7 @@ verify: lint test ## Run what CI runs but for the end-to-end tests; leaves no di
 	cd test/registry && go mod tidy -diff
 	cd tools/image && go mod tidy -diff
 	cd tools/helm && go mod tidy -diff
+	cd tools/actionlint && go mod tidy -diff
 	git diff --exit-code
 
 binaries: ## Build the control plane that tests use, once (minutes)
