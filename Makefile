@@ -15,7 +15,7 @@ HELM     = $(CACHE)/tools/helm-$(shell cat tools/helm/go.mod tools/helm/go.sum |
 .PHONY: help build image run test e2e fuzz bench lint fmt golden verify binaries cluster-up cluster-down kind-up kind-load e2e-kind kind-down clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## Build bin/chandler
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/chandler .

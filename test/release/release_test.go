@@ -2,6 +2,7 @@
 package release
 
 import (
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -52,5 +53,32 @@ func TestOneBuild(t *testing.T) {
 				t.Errorf("%s: want %q", path, part)
 			}
 		}
+	}
+}
+
+// TestOneVersion wants every image of ours that is named in deploy/ and by the scripts
+// to be the one of the chart: a new version misses none.
+func TestOneVersion(t *testing.T) {
+	chart, err := os.ReadFile(filepath.Join(root, "deploy", "chart", "Chart.yaml"))
+	expect.OK(t, err)
+	version := regexp.MustCompile(`(?m)^version: (.+)\nappVersion: v(.+)$`).FindStringSubmatch(string(chart))
+	if version == nil || version[1] != version[2] {
+		t.Fatalf("got %q, want version and appVersion to be the same", version)
+	}
+	image := regexp.MustCompile(`ghcr\.io/chandler-k8s/chandler:[^\s"]+`)
+	want := "ghcr.io/chandler-k8s/chandler:v" + version[1]
+	for _, dir := range []string{"deploy", filepath.Join("test", "kind"), filepath.Join("test", "e2e")} {
+		expect.OK(t, filepath.WalkDir(filepath.Join(root, dir), func(path string, e fs.DirEntry, err error) error {
+			if err != nil || e.IsDir() {
+				return err
+			}
+			data, err := os.ReadFile(path)
+			for _, got := range image.FindAllString(string(data), -1) {
+				if got != want {
+					t.Errorf("%s: got %s, want %s", path, got, want)
+				}
+			}
+			return err
+		}))
 	}
 }
