@@ -15,7 +15,7 @@ HELM     = $(CACHE)/tools/helm-$(shell cat tools/helm/go.mod tools/helm/go.sum |
 .PHONY: help build image run test e2e fuzz bench lint fmt golden verify binaries cluster-up cluster-down kind-up kind-load e2e-kind kind-down clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## Build bin/chandler
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/chandler .
@@ -56,8 +56,9 @@ fuzz: ## Fuzz every parser of outside input for FUZZ_FOR each
 bench: build binaries ## Measure what DESIGN budgets, and write docs/performance.md
 	@go run ./test/bench --binary bin/chandler --write docs/performance.md
 
-lint: $(LINT) ## Check the code, and the table of imports
+lint: $(LINT) ## Check the code, the table of imports, and the workflows
 	$(LINT) run ./...
+	go tool -modfile=tools/actionlint/go.mod actionlint -shellcheck= -pyflakes= .github/workflows/*.yaml
 
 fmt: $(LINT) ## Format the code
 	$(LINT) fmt ./...
@@ -73,6 +74,7 @@ verify: lint test ## Run what CI runs but for the end-to-end tests; leaves no di
 	cd test/registry && go mod tidy -diff
 	cd tools/image && go mod tidy -diff
 	cd tools/helm && go mod tidy -diff
+	cd tools/actionlint && go mod tidy -diff
 	git diff --exit-code
 
 binaries: ## Build the control plane that tests use, once (minutes)
