@@ -58,7 +58,7 @@ func (w *world) installed(t *testing.T) []string {
 	t.Helper()
 	var names []string
 	for _, kind := range []string{
-		"namespaces", "serviceaccounts", "configmaps", "services", "daemonsets.v1.apps", "deployments.v1.apps",
+		"namespaces", "serviceaccounts", "configmaps", "resourcequotas", "services", "daemonsets.v1.apps", "deployments.v1.apps",
 		"clusterroles.v1.rbac.authorization.k8s.io", "clusterrolebindings.v1.rbac.authorization.k8s.io",
 		"roles.v1.rbac.authorization.k8s.io", "rolebindings.v1.rbac.authorization.k8s.io",
 		"validatingadmissionpolicies.v1.admissionregistration.k8s.io", "validatingadmissionpolicybindings.v1.admissionregistration.k8s.io",

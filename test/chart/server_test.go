@@ -32,9 +32,9 @@ type world struct {
 	mapper meta.RESTMapper
 }
 
-func newWorld(t *testing.T) *world {
+func newWorld(t *testing.T, apiServerArgs ...string) *world {
 	t.Helper()
-	c := cluster.ForTest(t, cluster.Options{})
+	c := cluster.ForTest(t, cluster.Options{APIServerArgs: apiServerArgs})
 	expect.OK(t, c.ApplyFiles(t.Context(), "testdata/openshift-crds.yaml"))
 	discovered := discovery.NewDiscoveryClientForConfigOrDie(c.Admin())
 	return &world{
