@@ -1,9 +1,11 @@
 package chart_test
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -35,6 +37,83 @@ func TestLabels(t *testing.T) {
 			t.Errorf("%s keeps (-want +got):\n%s", m.file, diff)
 		}
 	}
+}
+
+// TestFromVariantToVariant: the commands of docs/install.md delete what the new file no
+// longer has, and besides it nothing but what chandler has made itself.
+func TestFromVariantToVariant(t *testing.T) {
+	have, all := map[string]map[string]bool{}, map[string]bool{}
+	for _, m := range variants() {
+		have[m.file] = map[string]bool{}
+		for _, object := range objects(t, deploy(m.file)) {
+			name := strings.ToLower(object.GetNamespace() + "/" + object.GetKind() + "/" + object.GetName())
+			have[m.file][name], all[name] = true, true
+		}
+	}
+	leave := documentedDeletions(t)
+	for from := range have {
+		for to := range have {
+			if from == to {
+				continue
+			}
+			want, got := []string{}, []string{}
+			for name := range all {
+				if have[from][name] && !have[to][name] {
+					want = append(want, name)
+				}
+			}
+			for _, deletion := range leave {
+				if named(deletion.from, from) && named(deletion.to, to) {
+					got = append(got, deletion.names...)
+				}
+			}
+			got = slices.DeleteFunc(got, func(name string) bool { return !all[name] })
+			slices.Sort(want)
+			slices.Sort(got)
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("from %s to %s (-what only the old one has +what is deleted):\n%s", from, to, diff)
+			}
+		}
+	}
+}
+
+// deletion is what the commands under one comment delete, as namespace/kind/name.
+type deletion struct {
+	from, to string
+	names    []string
+}
+
+// named tells whether a comment means the file.
+func named(words, file string) bool {
+	return words == "any other" || slices.Contains(strings.Split(words, " or "), file)
+}
+
+func documentedDeletions(t *testing.T) []deletion {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(fixtures.Root(), "docs", "install.md"))
+	expect.OK(t, err)
+	_, text, found := bytes.Cut(text, []byte("\nFrom one variant to another: "))
+	_, text, opened := bytes.Cut(text, []byte("```sh\n"))
+	text, _, closed := bytes.Cut(text, []byte("```\n"))
+	if !found || !opened || !closed {
+		t.Fatal("docs/install.md has no commands to change the variant")
+	}
+	comment := regexp.MustCompile(`^# from ([a-z. ]+) to ([a-z. ]+)`)
+	command := regexp.MustCompile(`^kubectl (?:-n ([a-z-]+) )?delete (.+)$`)
+	var all []deletion
+	for line := range strings.Lines(string(text)) {
+		line = strings.TrimSpace(line)
+		if words := comment.FindStringSubmatch(line); words != nil {
+			all = append(all, deletion{from: words[1], to: words[2]})
+		} else if words := command.FindStringSubmatch(line); words != nil && len(all) > 0 {
+			for name := range strings.FieldsSeq(words[2]) {
+				all[len(all)-1].names = append(all[len(all)-1].names, words[1]+"/"+name)
+			}
+		} else {
+			t.Fatalf("docs/install.md: cannot read %q", line)
+		}
+	}
+	return all
 }
 
 // TestAnotherDirectory: with another hostDir the chart changes what docs/install.md says

@@ -171,6 +171,9 @@ func TestFollowsConfiguration(t *testing.T) {
 			append(config(t, `serving: {healthAddress: "[::1]:9465"}`), "--set", "agent.hostNetwork=true"),
 			[]string{"host: \"::1\"\n"}, nil,
 		},
+		"no tolerations": {
+			[]string{"--set-json", "agent.tolerations=[]"}, []string{"kind: DaemonSet\n"}, []string{"tolerations:"},
+		},
 		"nobody may scrape": {
 			[]string{"--set", "networkPolicy.enabled=true,networkPolicy.metricsFrom=null"}, []string{"- port: health\n"}, []string{"- port: metrics\n"},
 		},
