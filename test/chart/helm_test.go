@@ -1,6 +1,7 @@
 package chart_test
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -120,7 +121,7 @@ func (w *world) kubectlDelete(t *testing.T, all []*unstructured.Unstructured) {
 	expect.Within(t, patience, func() error {
 		for _, object := range all {
 			if _, err := w.get(t, object); object.GetKind() == "Namespace" && !apierrors.IsNotFound(err) {
-				return fmt.Errorf("namespace %s is not gone: %v", object.GetName(), err)
+				return errors.Join(fmt.Errorf("namespace %s is not gone", object.GetName()), err)
 			}
 		}
 		return nil

@@ -73,6 +73,9 @@ func TestRefused(t *testing.T) {
 		"a label of ours": {
 			[]string{"--set", `agent.podLabels.app\.kubernetes\.io/name=x`}, "app.kubernetes.io/name: the chart sets it itself",
 		},
+		"an annotation of ours": {
+			[]string{"--set", `openshift.enabled=true,agent.podAnnotations.openshift\.io/required-scc=x`}, "openshift.io/required-scc: the chart sets it itself",
+		},
 		"keys among our own": {
 			config(t, "leader: {pullSecrets: {hostNamespace: chandler}}"), "leader.pullSecrets.hostNamespace: chandler's own namespace",
 		},

@@ -5,13 +5,17 @@
 
 {{- define "chandler.container" -}}
 {{- $s := include "chandler.settings" .root | fromYaml -}}
-{{- $names := keys (.part.podLabels | default dict) -}}
+{{- $names := keys (.part.podLabels | default dict) (.part.podAnnotations | default dict) -}}
 {{- range .part.env }}
   {{- $names = append $names .name }}
 {{- end }}
-{{- range list "NODE_NAME" "POD_NAME" "POD_NAMESPACE" "app.kubernetes.io/name" "app.kubernetes.io/part-of" }}
+{{- $own := list "NODE_NAME" "POD_NAME" "POD_NAMESPACE" "app.kubernetes.io/name" "app.kubernetes.io/part-of" }}
+{{- if and .root.Values.openshift.enabled (eq .command "agent") }}
+  {{- $own = append $own "openshift.io/required-scc" }}
+{{- end }}
+{{- range $own }}
   {{- if has . $names }}
-    {{- fail (printf "%s: the chart sets it itself; take it out of env or podLabels" .) }}
+    {{- fail (printf "%s: the chart sets it itself; take it out of env, podLabels or podAnnotations" .) }}
   {{- end }}
 {{- end }}
 {{- if and $s.loopback (not .part.hostNetwork) }}
