@@ -10,8 +10,8 @@ const PublicRegistry = "public.ecr.aws"
 type PullSecrets struct {
 	// Enabled is true by default.
 	Enabled bool `json:"enabled"`
-	// HostNamespace is the namespace of the Secrets with AWS keys. Default:
-	// "ci-cd".
+	// HostNamespace is the namespace of the Secrets with AWS keys. The leader reads
+	// every Secret of it, so it is never our own. Default: "ci-cd".
 	HostNamespace string `json:"hostNamespace"`
 	// CredentialsSecretPrefix begins the names of those Secrets, which go on with
 	// "-" and the registry's host. Default: "eatr-aws-credentials".
@@ -67,11 +67,18 @@ var (
 	externalIDRule = newRule(`^[A-Za-z0-9_+=,.@:/-]{2,}$`, 1224, "want 2 to 1224 letters, digits and _+=,.@:/-")
 )
 
+// ownNamespace is where we are installed, always: the admission policies name it.
+const ownNamespace = "chandler"
+
 // maxPrefix leaves room for "-" and the longest host in the name of an object.
 const maxPrefix = 180
 
 func (p PullSecrets) validate(path string, ps *problems) {
 	ps.dnsLabel(path+".hostNamespace", p.HostNamespace)
+	if p.HostNamespace == ownNamespace {
+		ps.add(path+".hostNamespace", p.HostNamespace, "want a namespace for registries' keys alone, such as %q: "+
+			"the leader reads every Secret of it, and those of chandler's own are not all for it", "chandler-registries")
+	}
 	ps.objectName(path+".credentialsSecretPrefix", p.CredentialsSecretPrefix)
 	if len(p.CredentialsSecretPrefix) > maxPrefix {
 		ps.add(path+".credentialsSecretPrefix", p.CredentialsSecretPrefix, "want at most %d characters: a host is appended", maxPrefix)

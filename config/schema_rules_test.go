@@ -36,6 +36,14 @@ func optional(r rule) constraint {
 	}
 }
 
+// allBut refuses one value besides what c refuses.
+func allBut(value any, c constraint) constraint {
+	return func(s *jsonschema.Schema) {
+		c(s)
+		s.Not = &jsonschema.Schema{Const: &value}
+	}
+}
+
 func enum(values ...string) constraint {
 	return func(s *jsonschema.Schema) {
 		for _, v := range values {
@@ -93,7 +101,7 @@ func constraints() map[string]constraint {
 
 func pullSecretsConstraints(at string) map[string]constraint {
 	return map[string]constraint{
-		at + ".hostNamespace":           pattern(labelShape),
+		at + ".hostNamespace":           allBut(ownNamespace, pattern(labelShape)),
 		at + ".credentialsSecretPrefix": pattern(nameShape),
 		at + ".patchServiceAccounts":    uniqueNames(nameShape),
 		at + ".defaultChainFor":         uniqueNames(chainRule.shape.String()),

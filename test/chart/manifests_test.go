@@ -65,7 +65,7 @@ func parts() []manifest {
 			file: "optional/split.yaml", config: "leader: {enabled: false}\n", set: []string{"leader.split=true"}, about: aboutSplit,
 			objects: []string{
 				"Role/chandler-election", "ValidatingAdmissionPolicyBinding/chandler-leader-token", "Role/chandler-leader-election",
-				"RoleBinding/chandler-leader-election", "RoleBinding/chandler-leader-authentication-reader", "Deployment/chandler-leader",
+				"RoleBinding/chandler-leader-election", "RoleBinding/chandler-leader-authentication-reader", "ResourceQuota/chandler", "Deployment/chandler-leader",
 			},
 		})
 	return all

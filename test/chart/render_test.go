@@ -119,7 +119,7 @@ func (d document) position(files string) int {
 func (d document) rank() int {
 	order := []string{
 		"Namespace", "ServiceAccount", "ValidatingAdmissionPolicy", "ClusterRole", "SecurityContextConstraints",
-		"ConfigMap", "Service", "NetworkPolicy", "DaemonSet", "Deployment",
+		"ConfigMap", "Service", "NetworkPolicy", "ResourceQuota", "DaemonSet", "Deployment",
 	}
 	kind := strings.TrimSuffix(d.kind, "Binding")
 	if kind == "Role" {

@@ -32,9 +32,9 @@ type world struct {
 	mapper meta.RESTMapper
 }
 
-func newWorld(t *testing.T) *world {
+func newWorld(t *testing.T, apiServerArgs ...string) *world {
 	t.Helper()
-	c := cluster.ForTest(t, cluster.Options{})
+	c := cluster.ForTest(t, cluster.Options{APIServerArgs: apiServerArgs})
 	expect.OK(t, c.ApplyFiles(t.Context(), "testdata/openshift-crds.yaml"))
 	discovered := discovery.NewDiscoveryClientForConfigOrDie(c.Admin())
 	return &world{
@@ -62,6 +62,15 @@ func (w *world) apply(t *testing.T, path string) {
 
 func (w *world) get(t *testing.T, object *unstructured.Unstructured) (*unstructured.Unstructured, error) {
 	t.Helper()
+	client, err := w.resource(object)
+	if err != nil {
+		return nil, err
+	}
+	return client.Get(t.Context(), object.GetName(), metav1.GetOptions{})
+}
+
+// resource returns a client for objects of that kind and namespace.
+func (w *world) resource(object *unstructured.Unstructured) (dynamic.ResourceInterface, error) {
 	kind := object.GroupVersionKind()
 	mapping, err := w.mapper.RESTMapping(kind.GroupKind(), kind.Version)
 	if err != nil {
@@ -69,9 +78,9 @@ func (w *world) get(t *testing.T, object *unstructured.Unstructured) (*unstructu
 	}
 	client := w.client.Resource(mapping.Resource)
 	if mapping.Scope.Name() == meta.RESTScopeNameRoot {
-		return client.Get(t.Context(), object.GetName(), metav1.GetOptions{})
+		return client, nil
 	}
-	return client.Namespace(object.GetNamespace()).Get(t.Context(), object.GetName(), metav1.GetOptions{})
+	return client.Namespace(object.GetNamespace()), nil
 }
 
 // objects reads a manifest.

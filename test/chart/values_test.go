@@ -67,6 +67,31 @@ func TestRefused(t *testing.T) {
 		"too many replicas":   {[]string{"--set", "leader.replicas=11"}, "/leader/replicas"},
 		"a tag as a digest":   {[]string{"--set", "image.digest=v1"}, "/image/digest"},
 		"an unknown loglevel": {[]string{"--set", "log.level=trace"}, "/log/level"},
+		"no node at once":     {[]string{"--set", "agent.maxUnavailable=0"}, "/agent/maxUnavailable"},
+		"no share of nodes":   {[]string{"--set", "agent.maxUnavailable=abc"}, "/agent/maxUnavailable"},
+		"a variable of ours":  {[]string{"--set", "agent.env[0].name=NODE_NAME,agent.env[0].value=x"}, "NODE_NAME: the chart sets it itself"},
+		"a label of ours": {
+			[]string{"--set", `agent.podLabels.app\.kubernetes\.io/name=x`}, "app.kubernetes.io/name: the chart sets it itself",
+		},
+		"an annotation of ours": {
+			[]string{"--set", `openshift.enabled=true,agent.podAnnotations.openshift\.io/required-scc=x`}, "openshift.io/required-scc: the chart sets it itself",
+		},
+		"keys among our own": {
+			config(t, "leader: {pullSecrets: {hostNamespace: chandler}}"), "leader.pullSecrets.hostNamespace: chandler's own namespace",
+		},
+		"keys in a namespace of the cluster's": {
+			config(t, "leader: {pullSecrets: {hostNamespace: kube-system}}"), "hostNamespace.create=false",
+		},
+		"credentials that nothing mounts": {
+			config(t, "awsCredentials: [{name: billing, source: /etc/chandler/aws/billing}]"), "awsSecrets.billing=SECRET",
+		},
+		"probes that reach nothing": {
+			config(t, `serving: {healthAddress: "127.0.0.1:9465"}`), "serving.healthAddress: kubelet asks the agent",
+		},
+		"probes of the Deployment that reach nothing": {
+			append(config(t, "leader: {enabled: false}\nserving: {healthAddress: \"localhost:9465\"}"),
+				"--set", "leader.split=true,agent.hostNetwork=true"), "serving.healthAddress: kubelet asks the leader",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			args := append([]string{"template", "chandler", deploy("chart"), "--namespace", fixtures.Namespace}, tt.args...)
@@ -131,6 +156,32 @@ func TestFollowsConfiguration(t *testing.T) {
 		},
 		"keys of their namespace": {
 			[]string{"--set", "hostNamespace.create=false"}, []string{"namespace: chandler-registries\n"}, []string{"name: chandler-registries\n"},
+		},
+		"keys in a namespace of the cluster's": {
+			append(config(t, "leader: {pullSecrets: {hostNamespace: kube-system}}"), "--set", "hostNamespace.create=false"),
+			[]string{"namespace: kube-system\n"}, []string{"name: kube-system\n"},
+		},
+		"credentials from elsewhere": {
+			append(config(t, "awsCredentials: [{name: billing, source: /keys/billing}]"),
+				"--set", "agent.extraVolumeMounts[0].name=keys,agent.extraVolumeMounts[0].mountPath=/keys"),
+			[]string{"mountPath: /keys\n"}, nil,
+		},
+		"probes in the host's network": {
+			append(config(t, `serving: {healthAddress: "127.0.0.1:9465"}`), "--set", "agent.hostNetwork=true"),
+			[]string{"host: \"127.0.0.1\"\n            path: /healthz\n", "host: \"127.0.0.1\"\n            path: /readyz\n"}, nil,
+		},
+		"probes in the host's network, IPv6": {
+			append(config(t, `serving: {healthAddress: "[::1]:9465"}`), "--set", "agent.hostNetwork=true"),
+			[]string{"host: \"::1\"\n"}, nil,
+		},
+		"no tolerations": {
+			[]string{"--set-json", "agent.tolerations=[]"}, []string{"kind: DaemonSet\n"}, []string{"tolerations:"},
+		},
+		"nobody may scrape": {
+			[]string{"--set", "networkPolicy.enabled=true,networkPolicy.metricsFrom=null"}, []string{"- port: health\n"}, []string{"- port: metrics\n"},
+		},
+		"no priority": {
+			[]string{"--set", "agent.priorityClassName="}, []string{"kind: DaemonSet\n"}, []string{"kind: ResourceQuota\n", "priorityClassName"},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

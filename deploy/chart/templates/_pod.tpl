@@ -5,6 +5,22 @@
 
 {{- define "chandler.container" -}}
 {{- $s := include "chandler.settings" .root | fromYaml -}}
+{{- $names := keys (.part.podLabels | default dict) (.part.podAnnotations | default dict) -}}
+{{- range .part.env }}
+  {{- $names = append $names .name }}
+{{- end }}
+{{- $own := list "NODE_NAME" "POD_NAME" "POD_NAMESPACE" "app.kubernetes.io/name" "app.kubernetes.io/part-of" }}
+{{- if and .root.Values.openshift.enabled (eq .command "agent") }}
+  {{- $own = append $own "openshift.io/required-scc" }}
+{{- end }}
+{{- range $own }}
+  {{- if has . $names }}
+    {{- fail (printf "%s: the chart sets it itself; take it out of env, podLabels or podAnnotations" .) }}
+  {{- end }}
+{{- end }}
+{{- if and $s.loopback (not .part.hostNetwork) }}
+  {{- fail (printf "config, serving.healthAddress: kubelet asks the %s by the pod's address, where nothing listens on %s, and ends it again and again. Name a port alone, such as \":9465\"; loopback is for agent.hostNetwork=true without leader.split" .command $s.loopback) }}
+{{- end -}}
 image: {{ include "chandler.image" .root }}
 imagePullPolicy: {{ .root.Values.image.pullPolicy }}
 args:
@@ -37,6 +53,9 @@ ports:
   containerPort: {{ $s.healthPort }}
 livenessProbe:
   httpGet:
+    {{- with $s.loopback }}
+    host: {{ quote . }}
+    {{- end }}
     path: /healthz
     port: health
   periodSeconds: 10
@@ -44,13 +63,40 @@ livenessProbe:
   failureThreshold: 3
 readinessProbe:
   httpGet:
+    {{- with $s.loopback }}
+    host: {{ quote . }}
+    {{- end }}
     path: /readyz
     port: health
   periodSeconds: 5
   timeoutSeconds: 5
   failureThreshold: 3
+{{- with .part.resources }}
 resources:
-  {{- toYaml .part.resources | nindent 2 }}
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{- define "chandler.scheduling" -}}
+{{- with .part.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- with .part.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .part.affinity }}
+affinity:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .part.tolerations }}
+tolerations:
+{{ toYaml . }}
+{{- end }}
+{{- with .root.Values.imagePullSecrets }}
+imagePullSecrets:
+{{ toYaml . }}
+{{- end }}
 {{- end }}
 
 {{- define "chandler.mounts" -}}

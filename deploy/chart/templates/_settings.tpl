@@ -32,6 +32,29 @@ Use: {{ $s := include "chandler.settings" . | fromYaml }}
 {{- else }}
   {{- fail (printf "scraper.signerName %q: print the policies that go with config, and add: --set-file scraperPolicies=FILE (chandler policy --config CONFIG > FILE)" $signer) }}
 {{- end }}
+{{- $keys := $pullSecrets.hostNamespace | default "ci-cd" }}
+{{- if eq $keys "chandler" }}
+  {{- fail "config, leader.pullSecrets.hostNamespace: chandler's own namespace holds more than registries' keys, and the leader reads every Secret of the one named here. Name another, such as chandler-registries" }}
+{{- else if and .Values.hostNamespace.create (regexMatch "^(default|kube-.*)$" $keys) }}
+  {{- fail (printf "config, leader.pullSecrets.hostNamespace %q: the chart makes that namespace, and this one is the cluster's. Name another, such as chandler-registries, since the leader reads every Secret of it; or set hostNamespace.create=false" $keys) }}
+{{- end }}
+{{- $mounts := list }}
+{{- range $name, $secret := .Values.awsSecrets }}
+  {{- $mounts = append $mounts (printf "/etc/chandler/aws/%s" $name) }}
+{{- end }}
+{{- range .Values.agent.extraVolumeMounts }}
+  {{- $mounts = append $mounts .mountPath }}
+{{- end }}
+{{- range $entry := $config.awsCredentials }}
+  {{- $found := false }}
+  {{- range $mounts }}
+    {{- $found = or $found (hasPrefix (printf "%s/" .) (printf "%s/" $entry.source)) }}
+  {{- end }}
+  {{- if not $found }}
+    {{- fail (printf "config, awsCredentials %q: no value mounts anything at its source %q. Mount a Secret at /etc/chandler/aws/%s with awsSecrets.%s=SECRET, or something else with agent.extraVolumes and agent.extraVolumeMounts" $entry.name $entry.source $entry.name $entry.name) }}
+  {{- end }}
+{{- end }}
+{{- $health := $serving.healthAddress | default ":9465" }}
 {{- $foreign := ne (int (($scraper.files | default dict).uid | default 0)) 0 }}
 {{- range $config.awsCredentials }}
   {{- $foreign = or $foreign (ne (int ((.files | default dict).uid | default 0)) 0) }}
@@ -44,7 +67,7 @@ signer: {{ $signer }}
 ownSigner: {{ eq $signer "chandler.dev/scraper-client" }}
 policies: {{ toJson $policies }}
 pullSecrets: {{ ne (toString $pullSecrets.enabled) "false" }}
-hostNamespace: {{ $pullSecrets.hostNamespace | default "ci-cd" }}
+hostNamespace: {{ $keys }}
 adopt: {{ $pullSecrets.adopt | default false }}
 serviceAccounts: {{ toJson ($pullSecrets.patchServiceAccounts | default list) }}
 podLogs: {{ ne (toString (($leader.podLogs | default dict).enabled)) "false" }}
@@ -52,7 +75,12 @@ clusterStatus: {{ ($leader.clusterStatus | default dict).enabled | default false
 delegation: {{ $serving.delegation | default false }}
 clusterClientCA: {{ ne (toString $serving.clusterClientCA) "false" }}
 metricsPort: {{ if kindIs "invalid" $serving.address }}9464{{ else }}{{ last (splitList ":" $serving.address) | default "0" }}{{ end }}
-healthPort: {{ last (splitList ":" ($serving.healthAddress | default ":9465")) }}
+healthPort: {{ last (splitList ":" $health) }}
+loopback: {{ regexFind "^(localhost|127[.][0-9.]+|\\[::1\\]):" $health | trimSuffix ":" | trimAll "[]" | quote }}
 {{- /* Files that belong to somebody else than root: to set their mode, and to read them again. */}}
 capabilities: {{ if $foreign }}[CHOWN, FOWNER, DAC_READ_SEARCH]{{ else }}[CHOWN]{{ end }}
+{{- end }}
+{{/* Every object has these. Selectors do not follow them. */}}
+{{- define "chandler.labels" -}}
+app.kubernetes.io/part-of: chandler
 {{- end }}
