@@ -247,30 +247,6 @@ func (p *product) writes(t *testing.T) {
 	}
 }
 
-// secretsUnlogged looks for every secret value in what every pod of ours has said at
-// debug level.
-func (p *product) secretsUnlogged(t *testing.T) {
-	secrets := append([]string(nil), p.secrets...)
-	for _, node := range p.nodes {
-		secrets = append(secrets, strings.Split(p.read(t, node, "scraper/tls.key"), "\n")[1])
-	}
-	pods, err := p.client.CoreV1().Pods(home).List(t.Context(), metav1.ListOptions{LabelSelector: agentLabels})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, pod := range pods.Items {
-		log := p.kubectl(t, "--namespace", home, "logs", pod.Name)
-		if !strings.Contains(log, `"level":"DEBUG"`) {
-			t.Errorf("%s: its log has no line of level DEBUG", pod.Name)
-		}
-		for _, secret := range secrets {
-			if strings.Contains(log, secret) {
-				t.Errorf("%s: its log has a secret that begins with %q", pod.Name, secret[:8])
-			}
-		}
-	}
-}
-
 // rights compares what `kubectl auth can-i --list` says with a checked-in list, so
 // that whoever widens them is seen doing it.
 func (p *product) rights(t *testing.T) {
