@@ -25,6 +25,7 @@ import (
 // secretsUnlogged looks for every secret value in what every container of ours has said
 // at debug level.
 func (p *product) secretsUnlogged(t *testing.T) {
+	p.rollout(t, home, agents)
 	secrets := append([]string(nil), p.secrets...)
 	for _, node := range p.nodes {
 		secrets = append(secrets, keyOf(t, p.read(t, node, "scraper/tls.pem"))...)

@@ -17,6 +17,7 @@ import (
 	eventsv1 "k8s.io/api/events/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -189,7 +190,11 @@ func requests(client kubernetes.Interface, lines ...string) []attempt {
 		method, uri, _ := strings.Cut(line, " ")
 		all = append(all, attempt{name: line, try: func(ctx context.Context) error {
 			request := client.CoreV1().RESTClient().Verb(method).RequestURI(uri)
-			if method != http.MethodGet {
+			switch method {
+			case http.MethodGet:
+			case http.MethodPatch:
+				request.Body([]byte("{}")).SetHeader("Content-Type", string(types.MergePatchType))
+			default:
 				request.Body([]byte("{}")).SetHeader("Content-Type", "application/json")
 			}
 			return request.Do(ctx).Error()
