@@ -136,7 +136,7 @@ func holds(log, secret string) bool {
 func forms(secret string) []string {
 	all := []string{
 		secret, hex.EncodeToString([]byte(secret)), strings.ToUpper(hex.EncodeToString([]byte(secret))),
-		strings.Trim(fmt.Sprint([]byte(secret)), "[]"), url.QueryEscape(secret),
+		strings.Trim(fmt.Sprintf("%d", []byte(secret)), "[]"), url.QueryEscape(secret),
 	}
 	for before := range 3 {
 		text := append(make([]byte, before), secret...)
@@ -157,7 +157,7 @@ func TestHolds(t *testing.T) {
 			value := []byte("user"[:prefix] + secret + "more"[:suffix])
 			for name, arg := range map[string]any{
 				"string": string(value), "bytes": value, "Secret": map[string][]byte{"data": value}, "hex": fmt.Sprintf("%x", value), "HEX": fmt.Sprintf("%X", value),
-				"printed": fmt.Sprint(value), "base64": base64.StdEncoding.EncodeToString(value), "base64 of a URL": base64.URLEncoding.EncodeToString(value),
+				"printed": fmt.Sprintf("%v", value), "base64": base64.StdEncoding.EncodeToString(value), "base64 of a URL": base64.URLEncoding.EncodeToString(value),
 				"URL": "https://x/?" + url.Values{"key": {string(value)}}.Encode(),
 			} {
 				var plain, structured strings.Builder
