@@ -28,10 +28,17 @@ func (p *product) leads(t *testing.T) {
 	p.pullSecret(t, namespace.Name)
 }
 
+// leaderKilled: a leader ends between two instructions, so that its Lease has to expire.
+// Where its process cannot be reached, it is told to end and has a second for it, in which it
+// may release the Lease.
 func (p *product) leaderKilled(t *testing.T) {
 	p.secretsUnlogged(t) // logs go with their pods
 	before := p.holder(t, "")
-	p.kubectl(t, "--namespace", home, "delete", "pod", before.Name, "--grace-period=0", "--force")
+	if p.roots == nil {
+		p.kubectl(t, "--namespace", home, "delete", "pod", before.Name, "--grace-period=0", "--force")
+	} else {
+		p.killUnreleased(t, before)
+	}
 	p.holder(t, before.Name)
 	p.leads(t)
 	p.rollout(t, home, agents)
@@ -79,25 +86,30 @@ func (p *product) oneLeader(ctx context.Context) error {
 	return nil
 }
 
-// killedPublishing kills agents without warning while they publish a certificate a
-// second.
+// killedPublishing kills agents while they publish a certificate a second: at the steps of
+// a publish, where nodes can be looked into. Elsewhere they are told to end at any time, and
+// have a second for it.
 func (p *product) killedPublishing(t *testing.T) {
 	p.secretsUnlogged(t)
 	p.setConfig(t, "1s")
-	for range 4 {
+	if p.roots == nil {
 		p.kubectl(t, "--namespace", home, "delete", "pod", "--selector", agentLabels, "--grace-period=0", "--force")
-		p.rollout(t, home, agents)
-		for _, node := range p.nodes {
-			eventually(t, "next certificate on "+node, p.rotated(node, p.scraper(t, node)))
-		}
+	} else {
+		p.kubectl(t, "--namespace", home, "delete", "pod", "--selector", agentLabels)
+		t.Run("nodes", func(t *testing.T) {
+			for _, node := range p.nodes {
+				t.Run(node, func(t *testing.T) { p.killAtSteps(t, node) })
+			}
+		})
+	}
+	p.rollout(t, home, agents)
+	for _, node := range p.nodes {
+		eventually(t, "next certificate on "+node, p.rotated(node, p.scraper(t, node)))
 	}
 	p.setConfig(t, "20s")
 	p.kubectl(t, "--namespace", home, "rollout", "restart", "daemonset/chandler")
 	p.rollout(t, home, agents)
 	p.untorn(t)
-	for node := range p.roots {
-		eventually(t, "end of what was interrupted on "+node, func(context.Context) error { return p.tidy(node) })
-	}
 }
 
 // tidy reports what lies in the sets of a node besides their current content and

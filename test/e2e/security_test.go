@@ -4,16 +4,9 @@ package e2e
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"errors"
 	"flag"
 	"fmt"
-	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -21,182 +14,11 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	authenticationv1 "k8s.io/api/authentication/v1"
-	certsv1 "k8s.io/api/certificates/v1"
-	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
-	rbacv1 "k8s.io/api/rbac/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
 )
 
 var update = flag.Bool("update", false, "write the checked-in lists of rights anew")
-
-const agentLabels = "app.kubernetes.io/name=chandler"
-
-// stolen returns a client with the token that lies on a node which does not lead,
-// and the agent's pod.
-func (p *product) stolen(t *testing.T) (kubernetes.Interface, *corev1.Pod) {
-	t.Helper()
-	leader := p.holder(t, "")
-	node := p.nodes[0]
-	if node == leader.Spec.NodeName {
-		node = p.nodes[1]
-	}
-	pod := p.podOn(t, home, agentLabels, node)
-	var token string
-	if p.roots != nil {
-		token = p.cluster(t, "exec", node, "cat", "/var/lib/kubelet/pods/"+string(pod.UID)+"/volumes/kubernetes.io~projected/token/token")
-	} else { // one like it
-		token = strings.TrimSpace(p.kubectl(t, "--namespace", home, "create", "token", "chandler-agent",
-			"--bound-object-kind", "Pod", "--bound-object-name", pod.Name, "--bound-object-uid", string(pod.UID)))
-	}
-	p.secrets = append(p.secrets, token)
-	admin, err := clientcmd.BuildConfigFromFlags("", os.Getenv("KUBECONFIG"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	config := rest.AnonymousClientConfig(admin)
-	config.BearerToken = token
-	client, err := kubernetes.NewForConfig(config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	who, err := client.AuthenticationV1().SelfSubjectReviews().Create(t.Context(), &authenticationv1.SelfSubjectReview{}, metav1.CreateOptions{})
-	if err != nil || who.Status.UserInfo.Username != "system:serviceaccount:chandler:chandler-agent" {
-		t.Fatalf("the stolen token: got %v, %v", who, err)
-	}
-	return client, pod
-}
-
-// attempt is something that a thief tries.
-type attempt = func(context.Context) error
-
-// thief tries with a node's token what an agent that does not lead may not do.
-func (p *product) thief(t *testing.T) {
-	client, pod := p.stolen(t)
-	attempts := toLead(t, client, pod)
-	maps.Copy(attempts, toReadAndWrite(client, pod))
-	for name, try := range attempts {
-		if err := try(t.Context()); !apierrors.IsForbidden(err) {
-			t.Errorf("%s: got %v, want it forbidden", name, err)
-		}
-	}
-}
-
-// toLead: the leader's rights, and certificates of others.
-func toLead(t *testing.T, client kubernetes.Interface, pod *corev1.Pod) map[string]attempt {
-	leases, requests := client.CoordinationV1().Leases(home), client.CertificatesV1().CertificateSigningRequests()
-	return map[string]attempt{
-		"leader's token": func(ctx context.Context) error {
-			_, err := client.CoreV1().ServiceAccounts(home).CreateToken(ctx, "chandler-leader", &authenticationv1.TokenRequest{
-				Spec: authenticationv1.TokenRequestSpec{BoundObjectRef: &authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: "Pod", Name: pod.Name, UID: pod.UID}},
-			}, metav1.CreateOptions{})
-			return err
-		},
-		"Lease seized": func(ctx context.Context) error {
-			lease, err := leases.Get(ctx, "chandler", metav1.GetOptions{})
-			if err != nil {
-				t.Fatal(err)
-			}
-			lease.Spec.HolderIdentity = &pod.Name
-			_, err = leases.Update(ctx, lease, metav1.UpdateOptions{FieldManager: "chandler"})
-			return err
-		},
-		"Lease deleted": func(ctx context.Context) error { return leases.Delete(ctx, "chandler", metav1.DeleteOptions{}) },
-		"another Lease": func(ctx context.Context) error {
-			_, err := leases.Create(ctx, &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: "thief"}}, metav1.CreateOptions{})
-			return err
-		},
-		"a certificate of an administrator": func(ctx context.Context) error {
-			_, err := requests.Create(ctx, forged(t, pkix.Name{CommonName: "kubernetes-admin", Organization: []string{"kubeadm:cluster-admins"}}), metav1.CreateOptions{})
-			return err
-		},
-		"a certificate of a node": func(ctx context.Context) error {
-			_, err := requests.Create(ctx, forged(t, pkix.Name{CommonName: "system:node:" + pod.Spec.NodeName, Organization: []string{"system:nodes"}}), metav1.CreateOptions{})
-			return err
-		},
-		"an approval": func(ctx context.Context) error {
-			all, err := requests.List(ctx, metav1.ListOptions{})
-			if err != nil || len(all.Items) == 0 {
-				t.Fatalf("requests: got %v, %v", all, err)
-			}
-			_, err = requests.UpdateApproval(ctx, all.Items[0].Name, &all.Items[0], metav1.UpdateOptions{})
-			return err
-		},
-	}
-}
-
-// toReadAndWrite: objects that are none of an agent's business.
-func toReadAndWrite(client kubernetes.Interface, pod *corev1.Pod) map[string]attempt {
-	named := metav1.ObjectMeta{Name: "thief"}
-	return map[string]attempt{
-		"Secrets of all": func(ctx context.Context) error {
-			_, err := client.CoreV1().Secrets("").List(ctx, metav1.ListOptions{})
-			return err
-		},
-		"keys of registries": func(ctx context.Context) error {
-			_, err := client.CoreV1().Secrets(keysIn).List(ctx, metav1.ListOptions{})
-			return err
-		},
-		"its own mounted Secret": func(ctx context.Context) error {
-			_, err := client.CoreV1().Secrets(home).Get(ctx, "chandler-aws-default", metav1.GetOptions{})
-			return err
-		},
-		"a pull secret": func(ctx context.Context) error {
-			_, err := client.CoreV1().Secrets(readers).Create(ctx, &corev1.Secret{ObjectMeta: named}, metav1.CreateOptions{})
-			return err
-		},
-		"a Role": func(ctx context.Context) error {
-			_, err := client.RbacV1().Roles(readers).Create(ctx, &rbacv1.Role{ObjectMeta: named}, metav1.CreateOptions{})
-			return err
-		},
-		"a log": func(ctx context.Context) error {
-			return client.CoreV1().Pods(home).GetLogs(pod.Name, &corev1.PodLogOptions{}).Do(ctx).Error()
-		},
-		"a pod": func(ctx context.Context) error {
-			_, err := client.CoreV1().Pods(home).Create(ctx, &corev1.Pod{ObjectMeta: named, Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "x", Image: "x"}}}}, metav1.CreateOptions{})
-			return err
-		},
-		"its Node": func(ctx context.Context) error {
-			_, err := client.CoreV1().Nodes().Patch(ctx, pod.Spec.NodeName, types.MergePatchType, []byte(`{"metadata":{"labels":{"thief":"x"}}}`), metav1.PatchOptions{})
-			return err
-		},
-		"the DaemonSet": func(ctx context.Context) error {
-			_, err := client.AppsV1().DaemonSets(home).Patch(ctx, "chandler", types.MergePatchType, []byte(`{"metadata":{"labels":{"thief":"x"}}}`), metav1.PatchOptions{})
-			return err
-		},
-		"the configuration": func(ctx context.Context) error {
-			_, err := client.CoreV1().ConfigMaps(home).Patch(ctx, "chandler", types.MergePatchType, []byte(`{"data":{"config.yaml":""}}`), metav1.PatchOptions{})
-			return err
-		},
-	}
-}
-
-func forged(t *testing.T, subject pkix.Name) *certsv1.CertificateSigningRequest {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	request, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: subject}, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	seconds := int32(3600)
-	return &certsv1.CertificateSigningRequest{
-		ObjectMeta: metav1.ObjectMeta{GenerateName: "thief-"},
-		Spec: certsv1.CertificateSigningRequestSpec{
-			Request:    pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: request}),
-			SignerName: certsv1.KubeAPIServerClientSignerName, ExpirationSeconds: &seconds,
-			Usages: []certsv1.KeyUsage{certsv1.UsageDigitalSignature, certsv1.UsageClientAuth},
-		},
-	}
-}
 
 // writes runs another program in a container exactly like the agent's. Every container
 // may write to its own /dev, which is in memory.
@@ -243,30 +65,6 @@ func (p *product) writes(t *testing.T) {
 	for path, could := range want {
 		if line := path + ": " + map[bool]string{true: "true", false: "false"}[could]; !strings.Contains(log, line+"\n") {
 			t.Errorf("want %q, got:\n%s", line, log)
-		}
-	}
-}
-
-// secretsUnlogged looks for every secret value in what every pod of ours has said at
-// debug level.
-func (p *product) secretsUnlogged(t *testing.T) {
-	secrets := append([]string(nil), p.secrets...)
-	for _, node := range p.nodes {
-		secrets = append(secrets, strings.Split(p.read(t, node, "scraper/tls.key"), "\n")[1])
-	}
-	pods, err := p.client.CoreV1().Pods(home).List(t.Context(), metav1.ListOptions{LabelSelector: agentLabels})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, pod := range pods.Items {
-		log := p.kubectl(t, "--namespace", home, "logs", pod.Name)
-		if !strings.Contains(log, `"level":"DEBUG"`) {
-			t.Errorf("%s: its log has no line of level DEBUG", pod.Name)
-		}
-		for _, secret := range secrets {
-			if strings.Contains(log, secret) {
-				t.Errorf("%s: its log has a secret that begins with %q", pod.Name, secret[:8])
-			}
 		}
 	}
 }
