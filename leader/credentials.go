@@ -2,6 +2,7 @@ package leader
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -41,20 +42,17 @@ const (
 // Before anything, the policies that guard the Lease and the token are proved to be
 // in force; the error wraps ErrUnguarded if one is not.
 func (l *Leader) leaderConfig(ctx context.Context, fence *fence) (*rest.Config, error) {
-	if err := l.proveLeasePolicy(ctx); err != nil {
-		return nil, err
-	}
 	if l.opts.OwnCredentials {
+		if err := l.proveLeasePolicy(ctx); err != nil {
+			return nil, err
+		}
 		config := rest.CopyConfig(l.opts.Config)
 		config.QPS = unlimitedRequests
 		config.Wrap(fence.wrap)
 		return config, nil
 	}
-	tokens := newTokens(l.requestToken, l.opts.Log)
+	tokens := newTokens(l.guardedToken, l.opts.Log)
 	if err := l.obtain(ctx, tokens); err != nil {
-		return nil, err
-	}
-	if err := l.proveTokenPolicy(ctx); err != nil {
 		return nil, err
 	}
 	config := rest.AnonymousClientConfig(l.opts.Config)
@@ -73,8 +71,8 @@ func (l *Leader) obtain(ctx context.Context, tokens *tokens) error {
 	defer cancel()
 	for wait := shortestObtain; ; wait = min(2*wait, longestObtain) {
 		_, err := tokens.get(ctx)
-		if err == nil {
-			return nil
+		if err == nil || errors.Is(err, ErrUnguarded) {
+			return err
 		}
 		if sleep(ctx, wait) {
 			continue
@@ -84,6 +82,20 @@ func (l *Leader) obtain(ctx context.Context, tokens *tokens) error {
 		}
 		return err
 	}
+}
+
+// guardedToken is requestToken while the policies are in force. They are proved with
+// each token, so whoever deletes one leaves the leader without rights within a token's
+// life.
+func (l *Leader) guardedToken(ctx context.Context) (token, time.Duration, error) {
+	if err := l.proveLeasePolicy(ctx); err != nil {
+		return "", 0, err
+	}
+	fresh, life, err := l.requestToken(ctx)
+	if err != nil {
+		return "", 0, err
+	}
+	return fresh, life, l.proveTokenPolicy(ctx)
 }
 
 // requestToken asks for the leader's token.

@@ -17,8 +17,9 @@ const (
 	overlongLife = time.Hour
 )
 
-// ErrUnguarded is wrapped by the error that ends a term at its start because an
-// admission policy of deploy/base/policies.yaml is not in force.
+// ErrUnguarded is wrapped by the error that ends a term at its start, or fails later
+// requests of it, because an admission policy of deploy/base/policies.yaml is not in
+// force.
 var ErrUnguarded = errors.New("it is not in force, and without it any node's agent could take the leader's rights: apply deploy/base/policies.yaml")
 
 // proveLeasePolicy makes a dry run of a Lease that the policy refuses for its name

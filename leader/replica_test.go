@@ -25,6 +25,7 @@ import (
 	"github.com/chandler-k8s/chandler/leader"
 	"github.com/chandler-k8s/chandler/test/cluster"
 	"github.com/chandler-k8s/chandler/test/expect"
+	"github.com/chandler-k8s/chandler/test/term"
 )
 
 const (
@@ -37,7 +38,7 @@ func TestMain(m *testing.M) {
 	if kubeconfig := os.Getenv(childEnv); kubeconfig != "" {
 		os.Exit(runChild(kubeconfig, os.Args[1], os.Args[2] == "deaf"))
 	}
-	os.Exit(m.Run())
+	os.Exit(term.Main(m))
 }
 
 // scribe is a task that writes a ConfigMap named after its replica, 50 times a

@@ -3,6 +3,7 @@ package clusterstatus_test
 import (
 	"context"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -32,6 +33,8 @@ const (
 	interval = time.Second
 	patient  = time.Minute
 )
+
+func TestMain(m *testing.M) { os.Exit(testterm.Main(m)) }
 
 // world is a control plane with the manifests that the task needs.
 type world struct {

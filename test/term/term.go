@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"k8s.io/apimachinery/pkg/util/runtime"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
@@ -26,6 +27,14 @@ type Term struct {
 
 // FailedSync is in a line of the log for each Sync that fails.
 const FailedSync = `"msg":"sync`
+
+// Main runs the tests of a package that has informers in bubbles of synctest. Kubernetes'
+// libraries hold up who reports errors, by the time since the last error of the process:
+// after one in real time that is decades in a bubble, whose clock begins in 2000.
+func Main(m *testing.M) int {
+	runtime.ErrorHandlers = runtime.ErrorHandlers[:1] // those that log
+	return m.Run()
+}
 
 // Run starts a term in namespace, with the rights of config, that ends with the
 // test at the latest. What fails is tried again sooner than by a leader. A test that
