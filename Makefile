@@ -12,7 +12,7 @@ LINT     = $(CACHE)/tools/golangci-lint-$(shell cat tools/lint/go.mod tools/lint
 HELM     = $(CACHE)/tools/helm-$(shell cat tools/helm/go.mod tools/helm/go.sum | sha256sum | cut -c1-16)-$(shell go env GOVERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: help build image run test e2e fuzz bench lint fmt golden verify binaries cluster-up cluster-down kind-up kind-load e2e-kind kind-down clean
+.PHONY: help build image run test e2e fuzz bench lint tidy fmt golden verify binaries cluster-up cluster-down kind-up kind-load e2e-kind kind-down clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,6 +60,11 @@ lint: $(LINT) ## Check the code, the table of imports, and the workflows
 	$(LINT) run ./...
 	go tool -modfile=tools/actionlint/go.mod actionlint -shellcheck= -pyflakes= .github/workflows/*.yaml
 
+tidy: ## Check that module files are tidy
+	@for module in . test/registry tools/image tools/helm tools/actionlint; do \
+	  (cd $$module && go mod tidy -diff) || exit 1; \
+	done
+
 fmt: $(LINT) ## Format the code
 	$(LINT) fmt ./...
 
@@ -69,12 +74,7 @@ golden: $(HELM) ## Write the golden files, the JSON schema, the policies and the
 	go test ./leader/clusterstatus -run TestAlarmGolden -update
 	CHANDLER_HELM=$(HELM) go test ./test/chart -run 'TestManifests|TestInstall' -update
 
-verify: lint test ## Run what CI runs but for the end-to-end tests; leaves no diff
-	go mod tidy -diff
-	cd test/registry && go mod tidy -diff
-	cd tools/image && go mod tidy -diff
-	cd tools/helm && go mod tidy -diff
-	cd tools/actionlint && go mod tidy -diff
+verify: lint tidy test ## Run what CI runs but for the end-to-end tests; leaves no diff
 	git diff --exit-code
 
 binaries: ## Build the control plane that tests use, once (minutes)

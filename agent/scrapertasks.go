@@ -12,15 +12,12 @@ import (
 	"github.com/chandler-k8s/chandler/leader/scrapercsr"
 )
 
-// installedIn is the namespace of everything in deploy/.
-const installedIn = "chandler"
-
 // AdmissionPolicies returns the admission policies that depend on a configuration,
 // as YAML to be applied: those that pin scraper certificates to its common name,
 // signer and duration.
 func AdmissionPolicies(cfg *config.Config) ([]byte, error) {
 	rules := scraperRules(cfg)
-	rules.Namespace = installedIn
+	rules.Namespace = config.Namespace
 	policies, err := scrapercsr.Policies(rules)
 	if err != nil {
 		return nil, fmt.Errorf("policies of scraper certificates: %w", err)

@@ -67,15 +67,15 @@ var (
 	externalIDRule = newRule(`^[A-Za-z0-9_+=,.@:/-]{2,}$`, 1224, "want 2 to 1224 letters, digits and _+=,.@:/-")
 )
 
-// ownNamespace is where we are installed, always: the admission policies name it.
-const ownNamespace = "chandler"
+// Namespace is where we are installed, always: the admission policies name it.
+const Namespace = "chandler"
 
 // maxPrefix leaves room for "-" and the longest host in the name of an object.
 const maxPrefix = 180
 
 func (p PullSecrets) validate(path string, ps *problems) {
 	ps.dnsLabel(path+".hostNamespace", p.HostNamespace)
-	if p.HostNamespace == ownNamespace {
+	if p.HostNamespace == Namespace {
 		ps.add(path+".hostNamespace", p.HostNamespace, "want a namespace for registries' keys alone, such as %q: "+
 			"the leader reads every Secret of it, and those of chandler's own are not all for it", "chandler-registries")
 	}

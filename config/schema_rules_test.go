@@ -101,7 +101,7 @@ func constraints() map[string]constraint {
 
 func pullSecretsConstraints(at string) map[string]constraint {
 	return map[string]constraint{
-		at + ".hostNamespace":           allBut(ownNamespace, pattern(labelShape)),
+		at + ".hostNamespace":           allBut(Namespace, pattern(labelShape)),
 		at + ".credentialsSecretPrefix": pattern(nameShape),
 		at + ".patchServiceAccounts":    uniqueNames(nameShape),
 		at + ".defaultChainFor":         uniqueNames(chainRule.shape.String()),

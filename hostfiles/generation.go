@@ -35,8 +35,8 @@ const (
 	maxReads = 100
 )
 
-// newGenerationName sorts after the names of earlier generations. The last digit is as
-// many as the kubelet's have.
+// newGenerationName sorts after the names of earlier generations. Like the kubelet's it
+// ends in ten digits, of which the last is random.
 func newGenerationName(now time.Time) string {
 	return fmt.Sprintf("..%s.%09d%d", now.UTC().Format(stampLayout), now.Nanosecond(), rand.N(10))
 }

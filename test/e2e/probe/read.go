@@ -10,8 +10,8 @@ import (
 )
 
 // prompt is how long a reading may take to be judged. Readers are promised the
-// generation just replaced until the next look at its set, and the suite has sets
-// published once a second: who is held up for longer may find nothing.
+// generation just replaced until the set changes again, and the suite has sets change
+// once a second: who is held up for longer may find nothing.
 const prompt = 200 * time.Millisecond
 
 // read says every second how often it has read the sets that are there, and at once
