@@ -153,11 +153,13 @@ func checkAWS(files map[string][]byte) error {
 	return nil
 }
 
-// CheckCredentials is Check for a consumer that needs credentials: it wants them of a set
-// of AWS files. Of other sets it wants nothing.
-func CheckCredentials(set string, files []hostfiles.File) error {
-	if _, ok := contents(files)[fileCredentials]; ok || !isAWS(set) {
-		return nil
+// MayHoldCredentials reports whether AWS credentials belong in a set.
+func MayHoldCredentials(set string) bool { return isAWS(set) }
+
+// CheckCredentials wants credentials of a set that Check finds right.
+func CheckCredentials(files []hostfiles.File) error {
+	if _, ok := contents(files)[fileCredentials]; !ok {
+		return fmt.Errorf("%s is not there: the Secret of awsCredentials is absent, or refused as the agent's log says", fileCredentials)
 	}
-	return fmt.Errorf("%s is not there: the Secret of awsCredentials is absent, or refused as the agent's log says", fileCredentials)
+	return nil
 }
