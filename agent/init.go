@@ -76,7 +76,7 @@ func (o InitOptions) writeRegion(facts identity.Facts) error {
 	if region == "" {
 		return fmt.Errorf("write %s: no source knows the region", o.RegionFile)
 	}
-	data, err := awsini.RenderConfig("default", region, awsini.Credentials{})
+	data, err := awsini.RenderConfig(awsini.Profile{Name: "default", Credentials: awsini.Credentials{Region: region}})
 	if err != nil {
 		return err
 	}
@@ -97,7 +97,7 @@ func (o InitOptions) writeCredentials() error {
 	if err != nil {
 		return fmt.Errorf("write %s from %s and %s: %w", o.CredentialsFile, o.AccessKeyFile, o.SecretKeyFile, err)
 	}
-	data, err := awsini.RenderCredentials("default", keys)
+	data, err := awsini.RenderCredentials(awsini.Profile{Name: "default", Credentials: keys})
 	if err != nil {
 		return err
 	}
