@@ -14,44 +14,8 @@ import (
 	"time"
 
 	"github.com/chandler-k8s/chandler/hostfiles"
+	"github.com/chandler-k8s/chandler/test/expect"
 )
-
-const ownProcessVariable = "HOSTFILES_TEST_OWN_PROCESS"
-
-// inOwnProcess runs the calling test once more, in a process with these
-// attributes, and passes its outcome on. It reports whether this is that
-// process: the test goes on only if so.
-func inOwnProcess(t *testing.T, attributes *syscall.SysProcAttr) bool {
-	t.Helper()
-	if os.Getenv(ownProcessVariable) == t.Name() {
-		return true
-	}
-	cmd := exec.Command(os.Args[0], "-test.v", "-test.run=^"+t.Name()+"$")
-	cmd.Env = append(os.Environ(), ownProcessVariable+"="+t.Name())
-	cmd.SysProcAttr = attributes
-	out, err := cmd.CombinedOutput()
-	var exit *exec.ExitError
-	if err != nil && !errors.As(err, &exit) {
-		t.Skipf("such a process is not permitted here: %v", err)
-	}
-	if t.Logf("%s", out); err != nil {
-		t.Fatal(err)
-	}
-	if strings.Contains(string(out), "--- SKIP") {
-		t.Skip("skipped there")
-	}
-	return false
-}
-
-// withMounts lets a test mount file systems that end with its process, also
-// as an ordinary user.
-func withMounts() *syscall.SysProcAttr {
-	return &syscall.SysProcAttr{
-		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS,
-		UidMappings: []syscall.SysProcIDMap{{HostID: os.Geteuid(), Size: 1}},
-		GidMappings: []syscall.SysProcIDMap{{HostID: os.Getegid(), Size: 1}},
-	}
-}
 
 func mountMemory(t *testing.T, options string) (dir string) {
 	t.Helper()
@@ -92,7 +56,7 @@ func expectIntact(t *testing.T, d *hostfiles.Dir, dir string, old []hostfiles.Fi
 
 func TestDiskFull(t *testing.T) {
 	t.Parallel()
-	if !inOwnProcess(t, withMounts()) {
+	if !expect.OwnProcess(t, expect.Mounts()) {
 		return
 	}
 	dir := mountMemory(t, "size=64k")
@@ -112,7 +76,7 @@ func TestDiskFull(t *testing.T) {
 // TestNoInodes lets each step that makes something fail in turn.
 func TestNoInodes(t *testing.T) {
 	t.Parallel()
-	if !inOwnProcess(t, withMounts()) {
+	if !expect.OwnProcess(t, expect.Mounts()) {
 		return
 	}
 	failures := 0
@@ -141,7 +105,7 @@ func TestNoInodes(t *testing.T) {
 
 func TestReadOnly(t *testing.T) {
 	t.Parallel()
-	if !inOwnProcess(t, withMounts()) {
+	if !expect.OwnProcess(t, expect.Mounts()) {
 		return
 	}
 	dir := mountMemory(t, "size=1m")
@@ -202,7 +166,7 @@ func TestNoPermission(t *testing.T) {
 // TestFileSizeLimit has a write fail in the middle, as any user can see it.
 func TestFileSizeLimit(t *testing.T) {
 	t.Parallel()
-	if !inOwnProcess(t, nil) {
+	if !expect.OwnProcess(t, nil) {
 		return
 	}
 	dir := t.TempDir()
@@ -225,7 +189,7 @@ func TestFileSizeLimit(t *testing.T) {
 // stay, as removing it takes descriptors too; the next publish removes it.
 func TestNoDescriptors(t *testing.T) {
 	t.Parallel()
-	if !inOwnProcess(t, nil) {
+	if !expect.OwnProcess(t, nil) {
 		return
 	}
 	dir := t.TempDir()
@@ -268,8 +232,9 @@ func publishWith(t *testing.T, d *hostfiles.Dir, limit syscall.Rlimit, spare int
 }
 
 // TestTogether has goroutines of several processes publish the same two sets. Who
-// publishes without pause leaves short openings only: on a busy machine others may
-// have to ask again.
+// publishes without pause leaves short openings only, and on a busy machine another may
+// find none in the time that a publish waits. So each asks until it is let in, and has
+// only so much to publish.
 func TestTogether(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -278,7 +243,7 @@ func TestTogether(t *testing.T) {
 	publish(t, d, "two", true, numbered(1)...)
 	var publishers []*exec.Cmd
 	for range 3 {
-		cmd := childCommand("publish", dir, "one")
+		cmd := childCommand("publish", dir, "one", "100")
 		check(t, cmd.Start())
 		publishers = append(publishers, cmd)
 	}
@@ -286,10 +251,7 @@ func TestTogether(t *testing.T) {
 	for i := range 4 {
 		work.Go(func() {
 			for n := range 25 {
-				_, err := d.Publish([]string{"one", "two"}[n%2], numbered(n*10+i))
-				for errors.Is(err, os.ErrDeadlineExceeded) {
-					_, err = d.Publish([]string{"one", "two"}[n%2], numbered(n*10+i))
-				}
+				err := publishAtLast(d, []string{"one", "two"}[n%2], numbered(n*10+i))
 				if err != nil {
 					t.Error(err)
 				}
@@ -305,10 +267,7 @@ func TestTogether(t *testing.T) {
 	}
 	work.Wait()
 	for _, cmd := range publishers {
-		check(t, cmd.Process.Kill())
-		if err := cmd.Wait(); err == nil || cmd.ProcessState.ExitCode() != -1 {
-			t.Errorf("a publisher ended by itself: %v", err)
-		}
+		check(t, cmd.Wait())
 	}
 	checkAtRest(t, dir, "one")
 	checkAtRest(t, dir, "two")
