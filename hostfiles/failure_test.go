@@ -69,8 +69,28 @@ func TestDiskFull(t *testing.T) {
 	}
 	expectIntact(t, d, dir, old)
 	publish(t, d, "set", false, old...)
+	check(t, d.Check())
+	fill(t, filepath.Join(dir, "filled"))
+	if err := d.Check(); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("Check = %v, want ENOSPC", err)
+	}
+	check(t, os.Remove(filepath.Join(dir, "filled")))
 	publish(t, d, "set", true, sized(8<<10)...)
 	publish(t, d, "set", true, sized(12<<10)...)
+}
+
+// fill writes to a file until the disk has no room.
+func fill(t *testing.T, path string) {
+	t.Helper()
+	f, err := os.Create(path)
+	check(t, err)
+	defer f.Close()
+	for err == nil {
+		_, err = f.Write(make([]byte, 4<<10))
+	}
+	if !errors.Is(err, syscall.ENOSPC) {
+		t.Fatal(err)
+	}
 }
 
 // TestNoInodes lets each step that makes something fail in turn.
@@ -87,6 +107,12 @@ func TestNoInodes(t *testing.T) {
 		publish(t, d, "set", true, old...)
 		changed, err := d.Publish("set", sized(20))
 		if err == nil {
+			for i := 0; err == nil; i++ {
+				err = os.WriteFile(filepath.Join(dir, fmt.Sprint(i)), nil, 0o600)
+			}
+			if err := d.Check(); !errors.Is(err, syscall.ENOSPC) {
+				t.Errorf("Check without inodes = %v, want ENOSPC", err)
+			}
 			break
 		}
 		if failures++; changed || !errors.Is(err, syscall.ENOSPC) {
@@ -101,6 +127,66 @@ func TestNoInodes(t *testing.T) {
 	if failures < 5 {
 		t.Errorf("%d publishes failed, want one for the directory, three files and a link", failures)
 	}
+}
+
+// TestHostDirectoryDeleted takes the directory away as the node sees it. A container
+// sees it through a bind mount, and there its path goes on leading to it.
+func TestHostDirectoryDeleted(t *testing.T) {
+	t.Parallel()
+	if !expect.OwnProcess(t, expect.Mounts()) {
+		return
+	}
+	for name, tt := range map[string]struct {
+		mounted bool
+		remove  func(dir string) error
+		want    error
+	}{
+		"not at all":         {true, func(string) error { return nil }, nil},
+		"under a bind mount": {true, os.RemoveAll, hostfiles.ErrDeleted},
+		"its path":           {false, os.RemoveAll, hostfiles.ErrDeleted},
+		"moved away":         {false, func(dir string) error { return os.Rename(dir, dir+".old") }, hostfiles.ErrDeleted},
+		"made again meanwhile": {false, func(dir string) error {
+			return errors.Join(os.RemoveAll(dir), os.Mkdir(dir, 0o755))
+		}, hostfiles.ErrDeleted},
+		"made again under a bind mount": {true, func(dir string) error {
+			return errors.Join(os.RemoveAll(dir), os.Mkdir(dir, 0o755))
+		}, hostfiles.ErrDeleted},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "host")
+			check(t, os.Mkdir(dir, 0o755))
+			seen := dir
+			if tt.mounted {
+				seen = mount(t, dir)
+			}
+			d := open(t, seen)
+			publish(t, d, "set", true, file("f", "1"))
+			check(t, tt.remove(dir))
+			if err := d.Check(); !errors.Is(err, tt.want) || err != nil && !strings.Contains(err.Error(), seen) {
+				t.Errorf("Check = %v, want %v and the path %s", err, tt.want, seen)
+			}
+			if !tt.mounted || tt.want == nil {
+				return
+			}
+			if _, err := d.Publish("set", sized(10)); !errors.Is(err, tt.want) {
+				t.Errorf("Publish = %v, want %v", err, tt.want)
+			}
+			if _, err := hostfiles.Open(seen); !errors.Is(err, tt.want) {
+				t.Errorf("Open = %v, want %v", err, tt.want)
+			}
+		})
+	}
+}
+
+// mount makes a directory appear at another path, as in a container.
+func mount(t *testing.T, dir string) (at string) {
+	t.Helper()
+	at = t.TempDir()
+	if err := syscall.Mount(dir, at, "", syscall.MS_BIND, ""); err != nil {
+		t.Skipf("mounting is not permitted here: %v", err)
+	}
+	t.Cleanup(func() { check(t, syscall.Unmount(at, 0)) })
+	return at
 }
 
 func TestReadOnly(t *testing.T) {
@@ -124,6 +210,12 @@ func TestReadOnly(t *testing.T) {
 		if changed, err := d.Publish(set, sized(30)); changed || !errors.Is(err, syscall.EROFS) {
 			t.Errorf("Publish(%s) = %v, %v, want false, EROFS", set, changed, err)
 		}
+	}
+	if err := d.Check(); !errors.Is(err, syscall.EROFS) {
+		t.Errorf("Check = %v, want EROFS", err)
+	}
+	if _, err := d.Own("ns/new"); !errors.Is(err, syscall.EROFS) {
+		t.Errorf("Own = %v, want EROFS", err)
 	}
 	if changed, err := d.Remove("set"); changed || !errors.Is(err, syscall.EROFS) {
 		t.Errorf("Remove = %v, %v, want false, EROFS", changed, err)

@@ -49,6 +49,8 @@ func child(task []string) error {
 	switch what, dir := task[0], task[1]; what {
 	case "publish":
 		return publishOn(dir, task[2], task[3])
+	case "own":
+		return ownForever(dir, task[2])
 	case "traced":
 		return publishTraced(dir, task[2], task[3])
 	case "counted":
