@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"os"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -232,8 +233,16 @@ func (p *process) newNode(cfg *config.Config, dir *hostfiles.Dir, reg prometheus
 		return nil, err
 	}
 	return node.New(node.Options{
-		Dir: dir, Identity: resolver, Credentials: credentials(cfg), Scraper: scraper, Log: p.Log, Metrics: reg,
+		Name: p.name(), Dir: dir, Identity: resolver, Credentials: credentials(cfg), Scraper: scraper, Log: p.Log, Metrics: reg,
 	}), nil
+}
+
+// name is how other agents on the node hear of this one.
+func (p *process) name() string {
+	if p.PodName == "" {
+		return fmt.Sprintf("process %d on %s", os.Getpid(), p.NodeName)
+	}
+	return p.Namespace + "/" + p.PodName
 }
 
 func credentials(cfg *config.Config) []node.Credential {

@@ -14,44 +14,8 @@ import (
 	"time"
 
 	"github.com/chandler-k8s/chandler/hostfiles"
+	"github.com/chandler-k8s/chandler/test/expect"
 )
-
-const ownProcessVariable = "HOSTFILES_TEST_OWN_PROCESS"
-
-// inOwnProcess runs the calling test once more, in a process with these
-// attributes, and passes its outcome on. It reports whether this is that
-// process: the test goes on only if so.
-func inOwnProcess(t *testing.T, attributes *syscall.SysProcAttr) bool {
-	t.Helper()
-	if os.Getenv(ownProcessVariable) == t.Name() {
-		return true
-	}
-	cmd := exec.Command(os.Args[0], "-test.v", "-test.run=^"+t.Name()+"$")
-	cmd.Env = append(os.Environ(), ownProcessVariable+"="+t.Name())
-	cmd.SysProcAttr = attributes
-	out, err := cmd.CombinedOutput()
-	var exit *exec.ExitError
-	if err != nil && !errors.As(err, &exit) {
-		t.Skipf("such a process is not permitted here: %v", err)
-	}
-	if t.Logf("%s", out); err != nil {
-		t.Fatal(err)
-	}
-	if strings.Contains(string(out), "--- SKIP") {
-		t.Skip("skipped there")
-	}
-	return false
-}
-
-// withMounts lets a test mount file systems that end with its process, also
-// as an ordinary user.
-func withMounts() *syscall.SysProcAttr {
-	return &syscall.SysProcAttr{
-		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS,
-		UidMappings: []syscall.SysProcIDMap{{HostID: os.Geteuid(), Size: 1}},
-		GidMappings: []syscall.SysProcIDMap{{HostID: os.Getegid(), Size: 1}},
-	}
-}
 
 func mountMemory(t *testing.T, options string) (dir string) {
 	t.Helper()
@@ -92,7 +56,7 @@ func expectIntact(t *testing.T, d *hostfiles.Dir, dir string, old []hostfiles.Fi
 
 func TestDiskFull(t *testing.T) {
 	t.Parallel()
-	if !inOwnProcess(t, withMounts()) {
+	if !expect.OwnProcess(t, expect.Mounts()) {
 		return
 	}
 	dir := mountMemory(t, "size=64k")
@@ -105,14 +69,34 @@ func TestDiskFull(t *testing.T) {
 	}
 	expectIntact(t, d, dir, old)
 	publish(t, d, "set", false, old...)
+	check(t, d.Check())
+	fill(t, filepath.Join(dir, "filled"))
+	if err := d.Check(); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("Check = %v, want ENOSPC", err)
+	}
+	check(t, os.Remove(filepath.Join(dir, "filled")))
 	publish(t, d, "set", true, sized(8<<10)...)
 	publish(t, d, "set", true, sized(12<<10)...)
+}
+
+// fill writes to a file until the disk has no room.
+func fill(t *testing.T, path string) {
+	t.Helper()
+	f, err := os.Create(path)
+	check(t, err)
+	defer f.Close()
+	for err == nil {
+		_, err = f.Write(make([]byte, 4<<10))
+	}
+	if !errors.Is(err, syscall.ENOSPC) {
+		t.Fatal(err)
+	}
 }
 
 // TestNoInodes lets each step that makes something fail in turn.
 func TestNoInodes(t *testing.T) {
 	t.Parallel()
-	if !inOwnProcess(t, withMounts()) {
+	if !expect.OwnProcess(t, expect.Mounts()) {
 		return
 	}
 	failures := 0
@@ -123,6 +107,12 @@ func TestNoInodes(t *testing.T) {
 		publish(t, d, "set", true, old...)
 		changed, err := d.Publish("set", sized(20))
 		if err == nil {
+			for i := 0; err == nil; i++ {
+				err = os.WriteFile(filepath.Join(dir, fmt.Sprint(i)), nil, 0o600)
+			}
+			if err := d.Check(); !errors.Is(err, syscall.ENOSPC) {
+				t.Errorf("Check without inodes = %v, want ENOSPC", err)
+			}
 			break
 		}
 		if failures++; changed || !errors.Is(err, syscall.ENOSPC) {
@@ -139,9 +129,69 @@ func TestNoInodes(t *testing.T) {
 	}
 }
 
+// TestHostDirectoryDeleted takes the directory away as the node sees it. A container
+// sees it through a bind mount, and there its path goes on leading to it.
+func TestHostDirectoryDeleted(t *testing.T) {
+	t.Parallel()
+	if !expect.OwnProcess(t, expect.Mounts()) {
+		return
+	}
+	for name, tt := range map[string]struct {
+		mounted bool
+		remove  func(dir string) error
+		want    error
+	}{
+		"not at all":         {true, func(string) error { return nil }, nil},
+		"under a bind mount": {true, os.RemoveAll, hostfiles.ErrDeleted},
+		"its path":           {false, os.RemoveAll, hostfiles.ErrDeleted},
+		"moved away":         {false, func(dir string) error { return os.Rename(dir, dir+".old") }, hostfiles.ErrDeleted},
+		"made again meanwhile": {false, func(dir string) error {
+			return errors.Join(os.RemoveAll(dir), os.Mkdir(dir, 0o755))
+		}, hostfiles.ErrDeleted},
+		"made again under a bind mount": {true, func(dir string) error {
+			return errors.Join(os.RemoveAll(dir), os.Mkdir(dir, 0o755))
+		}, hostfiles.ErrDeleted},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "host")
+			check(t, os.Mkdir(dir, 0o755))
+			seen := dir
+			if tt.mounted {
+				seen = mount(t, dir)
+			}
+			d := open(t, seen)
+			publish(t, d, "set", true, file("f", "1"))
+			check(t, tt.remove(dir))
+			if err := d.Check(); !errors.Is(err, tt.want) || err != nil && !strings.Contains(err.Error(), seen) {
+				t.Errorf("Check = %v, want %v and the path %s", err, tt.want, seen)
+			}
+			if !tt.mounted || tt.want == nil {
+				return
+			}
+			if _, err := d.Publish("set", sized(10)); !errors.Is(err, tt.want) {
+				t.Errorf("Publish = %v, want %v", err, tt.want)
+			}
+			if _, err := hostfiles.Open(seen); !errors.Is(err, tt.want) {
+				t.Errorf("Open = %v, want %v", err, tt.want)
+			}
+		})
+	}
+}
+
+// mount makes a directory appear at another path, as in a container.
+func mount(t *testing.T, dir string) (at string) {
+	t.Helper()
+	at = t.TempDir()
+	if err := syscall.Mount(dir, at, "", syscall.MS_BIND, ""); err != nil {
+		t.Skipf("mounting is not permitted here: %v", err)
+	}
+	t.Cleanup(func() { check(t, syscall.Unmount(at, 0)) })
+	return at
+}
+
 func TestReadOnly(t *testing.T) {
 	t.Parallel()
-	if !inOwnProcess(t, withMounts()) {
+	if !expect.OwnProcess(t, expect.Mounts()) {
 		return
 	}
 	dir := mountMemory(t, "size=1m")
@@ -160,6 +210,12 @@ func TestReadOnly(t *testing.T) {
 		if changed, err := d.Publish(set, sized(30)); changed || !errors.Is(err, syscall.EROFS) {
 			t.Errorf("Publish(%s) = %v, %v, want false, EROFS", set, changed, err)
 		}
+	}
+	if err := d.Check(); !errors.Is(err, syscall.EROFS) {
+		t.Errorf("Check = %v, want EROFS", err)
+	}
+	if _, err := d.Own("ns/new"); !errors.Is(err, syscall.EROFS) {
+		t.Errorf("Own = %v, want EROFS", err)
 	}
 	if changed, err := d.Remove("set"); changed || !errors.Is(err, syscall.EROFS) {
 		t.Errorf("Remove = %v, %v, want false, EROFS", changed, err)
@@ -202,7 +258,7 @@ func TestNoPermission(t *testing.T) {
 // TestFileSizeLimit has a write fail in the middle, as any user can see it.
 func TestFileSizeLimit(t *testing.T) {
 	t.Parallel()
-	if !inOwnProcess(t, nil) {
+	if !expect.OwnProcess(t, nil) {
 		return
 	}
 	dir := t.TempDir()
@@ -225,7 +281,7 @@ func TestFileSizeLimit(t *testing.T) {
 // stay, as removing it takes descriptors too; the next publish removes it.
 func TestNoDescriptors(t *testing.T) {
 	t.Parallel()
-	if !inOwnProcess(t, nil) {
+	if !expect.OwnProcess(t, nil) {
 		return
 	}
 	dir := t.TempDir()
@@ -268,8 +324,9 @@ func publishWith(t *testing.T, d *hostfiles.Dir, limit syscall.Rlimit, spare int
 }
 
 // TestTogether has goroutines of several processes publish the same two sets. Who
-// publishes without pause leaves short openings only: on a busy machine others may
-// have to ask again.
+// publishes without pause leaves short openings only, and on a busy machine another may
+// find none in the time that a publish waits. So each asks until it is let in, and has
+// only so much to publish.
 func TestTogether(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -278,7 +335,7 @@ func TestTogether(t *testing.T) {
 	publish(t, d, "two", true, numbered(1)...)
 	var publishers []*exec.Cmd
 	for range 3 {
-		cmd := childCommand("publish", dir, "one")
+		cmd := childCommand("publish", dir, "one", "100")
 		check(t, cmd.Start())
 		publishers = append(publishers, cmd)
 	}
@@ -286,10 +343,7 @@ func TestTogether(t *testing.T) {
 	for i := range 4 {
 		work.Go(func() {
 			for n := range 25 {
-				_, err := d.Publish([]string{"one", "two"}[n%2], numbered(n*10+i))
-				for errors.Is(err, os.ErrDeadlineExceeded) {
-					_, err = d.Publish([]string{"one", "two"}[n%2], numbered(n*10+i))
-				}
+				err := publishAtLast(d, []string{"one", "two"}[n%2], numbered(n*10+i))
 				if err != nil {
 					t.Error(err)
 				}
@@ -305,10 +359,7 @@ func TestTogether(t *testing.T) {
 	}
 	work.Wait()
 	for _, cmd := range publishers {
-		check(t, cmd.Process.Kill())
-		if err := cmd.Wait(); err == nil || cmd.ProcessState.ExitCode() != -1 {
-			t.Errorf("a publisher ended by itself: %v", err)
-		}
+		check(t, cmd.Wait())
 	}
 	checkAtRest(t, dir, "one")
 	checkAtRest(t, dir, "two")

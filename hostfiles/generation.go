@@ -25,10 +25,11 @@ const (
 
 	stampLayout = "2006_01_02_15_04_05"
 
-	// lull is how long a generation stays readable once it was replaced, unless
+	// Lull is how long a generation stays readable once it was replaced, unless
 	// another change follows: time for a reader that is in the middle of it, on a
-	// node that has other things to do.
-	lull = 5 * time.Second
+	// node that has other things to do. A Publish after that removes it, which is
+	// what wakes those who watch a file and not its directory.
+	Lull = 5 * time.Second
 
 	// maxReads bounds how often a reader starts over because the set has
 	// changed. Only somebody who publishes without pause gets it this far.

@@ -41,7 +41,8 @@
 // Processes that share a host directory, as two agents do during a rolling
 // update, exclude each other with one lock file a set, which only its owner
 // and root can open: an ordinary reader cannot hold up a publish, and one that
-// runs as root only turns it into an error that says so.
+// runs as root only turns it into an error that says so. Of two agents that would
+// publish in one directory for good, Own lets the newer go on.
 //
 // The node half publishes with it, and every part that follows mounted files
 // watches with it.
@@ -53,6 +54,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"sync"
 )
 
 // File is one member of a set. It formats and logs without its Data.
@@ -85,6 +87,9 @@ func (f File) LogValue() slog.Value {
 // usable; see Open.
 type Dir struct {
 	root *os.Root
+
+	mu    sync.Mutex // guards what follows
+	claim *os.File   // our ownerFile, which is locked; nil before Own
 }
 
 // Open opens the host directory at path, creating it with mode 0755 if it is
@@ -103,9 +108,16 @@ func Open(path string) (*Dir, error) {
 	return &Dir{root: root}, nil
 }
 
-// Close releases the directory. The files stay.
+// Close releases the directory and its ownership. The files stay.
 func (d *Dir) Close() error {
-	return d.root.Close()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return errors.Join(d.disown(), d.root.Close())
+}
+
+// Path is the path that Open was given.
+func (d *Dir) Path() string {
+	return d.root.Name()
 }
 
 // Publish makes the set consist of exactly these files and reports whether

@@ -48,7 +48,9 @@ func TestMain(m *testing.M) {
 func child(task []string) error {
 	switch what, dir := task[0], task[1]; what {
 	case "publish":
-		return publishForever(dir, task[2])
+		return publishOn(dir, task[2], task[3])
+	case "own":
+		return ownForever(dir, task[2])
 	case "traced":
 		return publishTraced(dir, task[2], task[3])
 	case "counted":
@@ -65,9 +67,16 @@ func childCommand(task ...string) *exec.Cmd {
 	return cmd
 }
 
-// publishForever continues the set's count and says each number on standard
+// forever is more than a child lives to publish.
+const forever = "1000000000"
+
+// publishOn continues the set's count so many times, and says each number on standard
 // output once it is published, beginning with the one it found.
-func publishForever(dir, set string) error {
+func publishOn(dir, set, times string) error {
+	left, err := strconv.Atoi(times)
+	if err != nil {
+		return err
+	}
 	d, err := hostfiles.Open(dir)
 	if err != nil {
 		return err
@@ -80,12 +89,22 @@ func publishForever(dir, set string) error {
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	for {
+	for ; left > 0; left-- {
 		if _, err := fmt.Println(n); err != nil {
 			return err
 		}
 		n++
-		if _, err := d.Publish(set, numbered(n)); err != nil {
+		if err := publishAtLast(d, set, numbered(n)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// publishAtLast asks for the set's lock until it gets it.
+func publishAtLast(d *hostfiles.Dir, set string, files []hostfiles.File) error {
+	for {
+		if _, err := d.Publish(set, files); !errors.Is(err, os.ErrDeadlineExceeded) {
 			return err
 		}
 	}
@@ -197,7 +216,7 @@ func memoryDir(t *testing.T) string {
 // meanwhile, checks what it leaves, and returns how far it got.
 func killOnce(t *testing.T, dir, set string, last int, seen *counts) int {
 	t.Helper()
-	cmd := childCommand("publish", dir, set)
+	cmd := childCommand("publish", dir, set, forever)
 	pipe, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)

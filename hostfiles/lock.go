@@ -81,7 +81,7 @@ func makeLock(host *os.Root, name string) (*os.File, error) {
 	case errors.Is(err, fs.ErrExist): // another process was faster
 		return host.OpenFile(name, readFlags, 0)
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, fmt.Errorf("%s has been deleted: start again: %w", host.Name(), err)
+		return nil, fmt.Errorf("%w: %w", ErrDeleted, err)
 	case err != nil:
 		return nil, err
 	}

@@ -143,7 +143,7 @@ func (s *lockedSet) replaced() []string {
 	if err != nil {
 		return nil
 	}
-	if age := time.Since(turned.ModTime()); age < 0 || age >= lull { // a clock that was set back must not keep them
+	if age := time.Since(turned.ModTime()); age < 0 || age >= Lull { // a clock that was set back must not keep them
 		return nil
 	}
 	return older

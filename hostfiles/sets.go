@@ -3,6 +3,7 @@ package hostfiles
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"slices"
 )
@@ -17,17 +18,6 @@ func ReadSet(path, set string) (files []File, err error) {
 	}
 	defer func() { err = errors.Join(err, root.Close()) }()
 	return (&Dir{root: root}).Read(set)
-}
-
-// Exists reports whether the host directory is still what its path leads to. One
-// that was deleted cannot be published to any more, and has to be opened anew.
-func (d *Dir) Exists() bool {
-	opened, err := d.root.Stat(".")
-	if err != nil {
-		return false
-	}
-	there, err := os.Stat(d.root.Name())
-	return err == nil && os.SameFile(opened, there)
 }
 
 // Sets lists, sorted, the sets that have ever been published here, also by
@@ -45,6 +35,9 @@ func (d *Dir) Sets() ([]string, error) {
 // looks like a set, such as a kubelet's own volume, is not taken for one.
 func locked(host *os.Root) ([]string, error) {
 	names, err := list(host)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w: %w", ErrDeleted, err)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -10,7 +10,6 @@ package node
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"log/slog"
 	"slices"
@@ -38,6 +37,8 @@ const (
 
 // Options are what New needs.
 type Options struct {
+	// Name tells this agent from others that publish in Dir, e.g. "chandler/chandler-x7k2p".
+	Name string
 	// Dir is where sets are published.
 	Dir *hostfiles.Dir
 	// Identity knows the node's facts.
@@ -59,13 +60,12 @@ type Node struct {
 
 	mu     sync.Mutex // guards what follows
 	passed time.Time  // when the last pass ended; zero before Run
-	good   map[string]bool
-	failed map[string]string // the last error of a set, so that the log has it once
+	health map[string]health
 }
 
 // New assembles a Node. It does no I/O.
 func New(o Options) *Node {
-	n := &Node{Options: o, hints: make(chan struct{}, 1), unused: map[string]string{}, good: map[string]bool{}, failed: map[string]string{}}
+	n := &Node{Options: o, hints: make(chan struct{}, 1), unused: map[string]string{}, health: map[string]health{}}
 	n.metrics = newMetrics(o.Metrics, n.sets())
 	return n
 }
@@ -88,9 +88,9 @@ func Previous(dir *hostfiles.Dir) (identity.Facts, error) {
 	return nil, nil
 }
 
-// Run publishes until ctx ends and returns nil then. It returns an error when the
-// host directory itself has been deleted: it has to be opened, and as a mount made,
-// anew.
+// Run publishes until ctx ends and returns nil then. It returns an error that wraps
+// hostfiles.ErrDeleted when the host directory is gone: it has to be opened again, and
+// as a mount made again.
 func (n *Node) Run(ctx context.Context) error {
 	n.inspect()
 	group, ctx := errgroup.WithContext(ctx)
@@ -104,7 +104,7 @@ func (n *Node) Run(ctx context.Context) error {
 	}
 	group.Go(func() error {
 		hostfiles.Follow(ctx, n.sources(), tick, n.hint, func(err error) {
-			n.Log.Warn("mounted Secrets are not watched, looking at them now and then", "every", tick, "err", err)
+			n.Log.Warn("mounted Secrets and the host directory are not watched, looking at them now and then", "every", tick, "err", err)
 		})
 		return nil
 	})
@@ -145,6 +145,13 @@ func (n *Node) loop(ctx context.Context, answered <-chan struct{}) error {
 // pass brings every set up to date, each by itself. It returns an error only when
 // no set can ever be published again.
 func (n *Node) pass() error {
+	defer n.beat()
+	if err := n.Dir.Check(); errors.Is(err, hostfiles.ErrDeleted) {
+		return err
+	}
+	if !n.own() {
+		return nil
+	}
 	facts := n.Identity.Facts()
 	n.withdraw()
 	if facts.Value(identity.ClusterID) != "" || facts.Value(identity.Region) != "" {
@@ -154,10 +161,6 @@ func (n *Node) pass() error {
 		n.publish(group[0].Set, func() ([]hostfiles.File, error) { return n.awsFiles(group, facts) })
 	}
 	n.publishScraper()
-	n.beat()
-	if !n.Dir.Exists() {
-		return errors.New("the host directory has been deleted: it has to be mounted again")
-	}
 	return nil
 }
 
@@ -168,20 +171,24 @@ func (n *Node) publishScraper() {
 		return
 	}
 	files, err := n.Scraper.Files()
-	if len(files) > 0 || err != nil {
-		n.publish(setScraper, func() ([]hostfiles.File, error) { return files, err })
+	if len(files) == 0 && err == nil {
+		return
 	}
-}
-
-func (n *Node) beat() {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.passed = time.Now()
+	n.publish(setScraper, func() ([]hostfiles.File, error) {
+		if err == nil {
+			err = Check(setScraper, files) // it may have expired
+		}
+		if err != nil {
+			return nil, err
+		}
+		return files, nil
+	})
 }
 
 // publish renders and publishes one set and handles its error: it is logged when
 // it is new, and counted always. Files beside an error are published all the same: the
-// error is about a part of them.
+// error is about a part of them. A set that is right by itself, on a disk that takes
+// no change, is no success.
 func (n *Node) publish(set string, render func() ([]hostfiles.File, error)) {
 	files, err := render()
 	changed, partly := false, err != nil && len(files) > 0
@@ -193,10 +200,14 @@ func (n *Node) publish(set string, render func() ([]hostfiles.File, error)) {
 	}
 	if changed {
 		n.metrics.published.WithLabelValues(set).Inc()
+		time.AfterFunc(hostfiles.Lull, n.hint) // which removes what was replaced
+	}
+	if err == nil && !changed {
+		err = n.Dir.Check()
 	}
 	isNew := n.note(set, err)
 	if err != nil {
-		n.metrics.errors.WithLabelValues(set).Inc()
+		n.metrics.failed(set)
 		switch {
 		case isNew && partly:
 			n.Log.Error("set published in part, the last good profiles stay", "set", set, "err", err)
@@ -205,36 +216,10 @@ func (n *Node) publish(set string, render func() ([]hostfiles.File, error)) {
 		}
 		return
 	}
+	n.metrics.succeeded(set)
 	if isNew || changed {
 		n.Log.Info("set published", "set", set, "files", len(files), "changed", changed)
 	}
-	n.metrics.success.WithLabelValues(set).SetToCurrentTime()
-}
-
-// note keeps the outcome for a set and reports whether it is a new one: another
-// error than the last, or the end of errors.
-func (n *Node) note(set string, err error) bool {
-	cause := innermost(err)
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	isNew := n.failed[set] != cause
-	n.failed[set] = cause
-	if err == nil {
-		n.good[set] = true
-	}
-	return isNew
-}
-
-// innermost is the text of what an error wraps at last. What is around it names the
-// directory of an attempt, which is another each time.
-func innermost(err error) string {
-	if err == nil {
-		return ""
-	}
-	for inner := errors.Unwrap(err); inner != nil; inner = errors.Unwrap(err) {
-		err = inner
-	}
-	return err.Error()
 }
 
 // inspect finds out which sets are good on disk already.
@@ -249,7 +234,7 @@ func (n *Node) inspect() {
 			err = errors.Join(err, n.Scraper.Resume(files))
 		}
 		n.mu.Lock()
-		n.good[set] = err == nil
+		n.health[set] = health{good: err == nil}
 		n.mu.Unlock()
 	}
 }
@@ -269,7 +254,7 @@ func (n *Node) withdraw() {
 		}
 		err = errors.Join(err, e)
 	}
-	if n.note("withdrawn", err) && err != nil {
+	if n.note(withdrawn, err) && err != nil {
 		n.Log.Error("sets of an earlier configuration not removed", "err", err)
 	}
 }
@@ -291,8 +276,10 @@ func (n *Node) sets() []string {
 	return sets
 }
 
+// sources are the directories in which a change asks for a pass: the host directory
+// for the removal of it or of what is in it, and for another agent's arrival.
 func (n *Node) sources() []string {
-	var dirs []string
+	dirs := []string{n.Dir.Path()}
 	for _, c := range n.Credentials {
 		dirs = append(dirs, c.Source)
 	}
@@ -300,67 +287,4 @@ func (n *Node) sources() []string {
 		dirs = append(dirs, n.Scraper.Trust.Dirs()...)
 	}
 	return dirs
-}
-
-// Ready returns nil once every set has been published, by this run or by an
-// earlier one whose files are valid, and otherwise names a set that has not.
-func (n *Node) Ready() error {
-	if n.Identity.Facts().Value(identity.ClusterID) == "" {
-		return errors.New("the cluster ID is not known yet")
-	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	for _, set := range n.sets() {
-		if !n.good[set] {
-			return fmt.Errorf("set %s has not been published: %s", set, n.cause(set))
-		}
-	}
-	return nil
-}
-
-// cause says why a set is not good. The caller holds mu.
-func (n *Node) cause(set string) string {
-	if cause := n.failed[set]; cause != "" || set != setScraper {
-		return cause
-	}
-	if problem := n.Scraper.Problem(); problem != nil {
-		return problem.Error()
-	}
-	return "the certificate has been requested"
-}
-
-// Live returns nil while the loop finishes its passes.
-func (n *Node) Live() error {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if age := time.Since(n.passed); !n.passed.IsZero() && age > overrun {
-		return fmt.Errorf("the node loop has not finished a pass for %s", age.Round(time.Second))
-	}
-	return nil
-}
-
-type metrics struct {
-	errors, published *prometheus.CounterVec
-	success           *prometheus.GaugeVec
-}
-
-func newMetrics(reg prometheus.Registerer, sets []string) *metrics {
-	m := &metrics{
-		errors: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "chandler_set_errors_total", Help: "Passes that could not publish a set.",
-		}, []string{"set"}),
-		published: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "chandler_set_changes_total", Help: "Times that the files of a set were replaced.",
-		}, []string{"set"}),
-		success: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "chandler_set_last_success_timestamp_seconds", Help: "When a set was last found or made right.",
-		}, []string{"set"}),
-	}
-	reg.MustRegister(m.errors, m.published, m.success)
-	for _, set := range sets {
-		m.errors.WithLabelValues(set)
-		m.published.WithLabelValues(set)
-		m.success.WithLabelValues(set)
-	}
-	return m
 }

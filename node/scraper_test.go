@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -20,6 +21,7 @@ import (
 
 	"github.com/chandler-k8s/chandler/hostfiles"
 	"github.com/chandler-k8s/chandler/node/scrapercert"
+	"github.com/chandler-k8s/chandler/test/expect"
 )
 
 const scraperName = "system:serviceaccount:monitoring:prometheus"
@@ -54,6 +56,38 @@ func scraperSet(t *testing.T, commonName string, notAfter time.Time) []hostfiles
 	return files
 }
 
+// newTestScraper has what an earlier run published, and asks nobody.
+func newTestScraper(t *testing.T) *scrapercert.Renewer {
+	return scrapercert.New(scrapercert.Options{
+		Client: fake.NewClientset(), NodeName: "worker-3", CommonName: scraperName,
+		Trust: scrapercert.Trust{ClusterCAFile: filepath.Join(t.TempDir(), "absent")}, Mode: 0o440, UID: -1, GID: -1,
+		Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry(),
+	})
+}
+
+// TestScraperSetExpires while the agent runs and gets no other certificate.
+func TestScraperSetExpires(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, path := newTestNode(t, known)
+		n.Scraper = newTestScraper(t)
+		_, err := n.Dir.Publish("scraper", scraperSet(t, scraperName, time.Now().Add(time.Hour)))
+		expect.OK(t, err)
+		n.inspect()
+		time.Sleep(time.Second) // generations are named after the time
+		n.mustPass(t)
+		n.wantReady(t, "with a certificate")
+		time.Sleep(time.Hour + time.Second)
+		n.mustPass(t)
+		n.wantReady(t, "just expired")
+		time.Sleep(grace)
+		n.mustPass(t)
+		n.wantReady(t, "expired for long", "set scraper", "expired")
+		if _, err := os.Stat(filepath.Join(path, "scraper", "tls.key")); err != nil {
+			t.Errorf("the expired certificate: %v, want it to stay", err)
+		}
+	})
+}
+
 // TestScraperSetOfAnEarlierRun: what stays, what goes, and what readiness says of it.
 func TestScraperSetOfAnEarlierRun(t *testing.T) {
 	soon, past := time.Now().Add(time.Hour), time.Now().Add(-time.Minute)
@@ -69,11 +103,7 @@ func TestScraperSetOfAnEarlierRun(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			n, path := newTestNode(t, known)
-			n.Scraper = scrapercert.New(scrapercert.Options{
-				Client: fake.NewClientset(), NodeName: "worker-3", CommonName: scraperName,
-				Trust: scrapercert.Trust{ClusterCAFile: filepath.Join(t.TempDir(), "absent")}, Mode: 0o440, UID: -1, GID: -1,
-				Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry(),
-			})
+			n.Scraper = newTestScraper(t)
 			if _, err := n.Dir.Publish("scraper", scraperSet(t, tt.commonName, tt.notAfter)); err != nil {
 				t.Fatal(err)
 			}

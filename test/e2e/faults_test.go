@@ -155,6 +155,28 @@ func (p *product) rebooted(t *testing.T) {
 	p.wantScrape(t, node)
 }
 
+// directoryDeleted: a container has the host directory through a mount, and that stays when
+// the directory is deleted on the node.
+func (p *product) directoryDeleted(t *testing.T) {
+	p.needNodes(t)
+	p.secretsUnlogged(t) // logs go with containers
+	node := p.nodes[0]
+	before := p.podOn(t, home, agentLabels, node).Status.ContainerStatuses[0].RestartCount
+	eventually(t, "host directory gone", func(context.Context) error { return os.RemoveAll(p.path(node)) })
+	eventually(t, "agent started again", func(ctx context.Context) error {
+		agent, err := p.findPod(ctx, home, agentLabels, node)
+		if err == nil && agent.Status.ContainerStatuses[0].RestartCount == before {
+			err = fmt.Errorf("%s still runs", agent.Name)
+		}
+		return err
+	})
+	p.kubectl(t, "--namespace", readers, "delete", "pod", p.podOn(t, readers, "app=reader", node).Name) // it has the deleted one
+	p.rollout(t, home, agents)
+	p.rollout(t, readers, "daemonset/reader")
+	p.wantScrape(t, node)
+	p.untorn(t)
+}
+
 // uninstall takes away what was applied, and leaves what docs/install.md says.
 func (p *product) uninstall(t *testing.T) {
 	p.kubectl(t, "delete", "--filename", root+"/deploy/daemonset.yaml", "--selector", "!chandler.dev/keep", "--timeout", patience.String())

@@ -78,6 +78,7 @@ func TestChandler(t *testing.T) {
 		{"leader cut off", p.leaderCutOff},
 		{"agents killed while they publish", p.killedPublishing},
 		{"node rebooted", p.rebooted},
+		{"host directory deleted", p.directoryDeleted},
 		{"nothing secret in any log", p.secretsUnlogged},
 		{"uninstalled", p.uninstall},
 		{"installed again", p.installedAgain},
