@@ -83,24 +83,6 @@ func New(o Options) *Node {
 	return n
 }
 
-// Previous returns the facts that an earlier run published, nil when there are
-// none or when they cannot be read, which the error says.
-func Previous(dir *hostfiles.Dir) (identity.Facts, error) {
-	files, err := dir.Read(setCluster)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	for _, f := range files {
-		if f.Name == fileIdentity {
-			return identity.Decode(f.Data)
-		}
-	}
-	return nil, nil
-}
-
 // Run publishes until ctx ends and returns nil then. It returns an error when the
 // host directory itself has been deleted: it has to be opened, and as a mount made,
 // anew.
@@ -169,7 +151,11 @@ func (n *Node) pass() error {
 			if err != nil && !errors.Is(err, awsini.ErrNone) {
 				return nil, err
 			}
-			return renderAWS(c, n.region(c.Set, facts), keys, err == nil)
+			region, missing := n.region(c.Set, facts)
+			if missing != nil {
+				return nil, missing
+			}
+			return renderAWS(c, region, keys, err == nil)
 		})
 	}
 	n.publishScraper()
@@ -190,20 +176,6 @@ func (n *Node) publishScraper() {
 	if len(files) > 0 || err != nil {
 		n.publish(setScraper, func() ([]hostfiles.File, error) { return files, err })
 	}
-}
-
-// region is the AWS region for a set's config.ini: one of AWS, or whatever the
-// configuration says. While none is known, the one that is published stays.
-func (n *Node) region(set string, facts identity.Facts) string {
-	region := facts[identity.Region]
-	if identity.PartitionOf(region.Value) != "" || region.Source == identity.SourceConfig {
-		return region.Value
-	}
-	files, err := n.Dir.Read(set)
-	if region.Value != "" || err != nil {
-		return "" // of another cloud; or nothing is published, which Publish reports if it matters
-	}
-	return publishedRegion(files)
 }
 
 func (n *Node) beat() {
