@@ -55,18 +55,25 @@ func Inherit(dir *hostfiles.Dir, nodeName string, log *slog.Logger) identity.Fac
 	return nil
 }
 
-// region is the AWS region for a set's config.ini. While the region is in doubt and
-// the facts of the run before are lost, the one that is published stays. The error
-// wraps nothing, so that all of it is a new error or the same as before.
-func (n *Node) region(set string, facts identity.Facts) (string, error) {
+// region is the AWS region for a set's config.ini, empty where nothing needs one: on
+// a node that is not of AWS, without credentials. While the region is in doubt and the
+// facts of the run before are lost, the one that is published stays. The error wraps
+// nothing, so that all of it is a new error or the same as before.
+func (n *Node) region(set string, facts identity.Facts, credentials bool) (string, error) {
 	if region := facts.Value(identity.Region); region != "" {
 		return region, nil
 	}
+	published := ""
+	if files, err := n.Dir.Read(set); err == nil {
+		published = publishedRegion(files)
+	}
 	why, inDoubt := n.Identity.Missing(identity.Region)
-	if files, err := n.Dir.Read(set); inDoubt && err == nil {
-		if region := publishedRegion(files); region != "" {
-			return region, nil
-		}
+	ofAWS := facts.Value(identity.InstanceID) != ""
+	switch {
+	case inDoubt && published != "":
+		return published, nil
+	case published == "" && !credentials && !ofAWS:
+		return "", nil
 	}
 	return "", fmt.Errorf("%s needs an AWS region and no source has one: set identity.region (%s)", fileConfig, why)
 }

@@ -22,27 +22,35 @@ import (
 	"github.com/chandler-k8s/chandler/test/expect"
 )
 
-// TestRegionIsMissing: on another cloud, with a label that looks like a region of AWS.
+// TestRegionIsMissing: which sets need a region where no source has one.
 func TestRegionIsMissing(t *testing.T) {
-	kind := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n", Labels: map[string]string{corev1.LabelTopologyRegion: "us-west-1"}}}
-	kind.Spec.ProviderID = "openstack:///6f5ac1d0"
-	system := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: metav1.NamespaceSystem, UID: "6f5a-uid"}}
+	const other, bare, with = "openstack:///6f5ac1d0", "[default]\n", "[default]\nregion = eu-west-1\n"
 	for name, tt := range map[string]struct {
-		configured, published, want string
+		providerID            string
+		keys                  bool
+		configured, published string
+		want                  string // config.ini
+		failed                bool
 	}{
-		"nothing published":          {"", "", ""},
-		"what was published is kept": {"", "[default]\nregion = eu-west-1\n", "[default]\nregion = eu-west-1\n"},
-		"the configuration says":     {"us-east-1", "", "[default]\nregion = us-east-1\n"},
+		"another cloud, with keys":                  {other, true, "", "", "", true},
+		"another cloud, with keys and files":        {other, true, "", with, with, true},
+		"another cloud, the configuration says":     {other, true, "us-east-1", "", "[default]\nregion = us-east-1\n", false},
+		"another cloud, nothing for AWS":            {other, false, "", "", bare, false},
+		"another cloud, a region that was there":    {other, false, "", with, with, true},
+		"AWS, without a zone":                       {"aws:////i-0123456789abcdef0", false, "", "", "", true},
+		"a node that nothing says anything about":   {"", false, "", "", bare, false},
+		"the same, with keys, as kubeadm and MinIO": {"", true, "", "", "", true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			n, path := newTestNode(t, nil, Credential{Set: "aws", Source: t.TempDir(), Profile: "default", Mode: 0o440, UID: -1, GID: -1})
+			source := t.TempDir()
+			if tt.keys {
+				expect.OK(t, os.WriteFile(filepath.Join(source, "aws_access_key_id"), []byte("AKIAEXAMPLE"), 0o600))
+				expect.OK(t, os.WriteFile(filepath.Join(source, "aws_secret_access_key"), []byte("secret"), 0o600))
+			}
+			n, path := newTestNode(t, nil, Credential{Set: "aws", Source: source, Profile: "default", Mode: 0o440, UID: -1, GID: -1})
 			var logs bytes.Buffer
 			n.Log = slog.New(slog.NewTextHandler(&logs, nil))
-			n.Identity = identity.New(identity.Options{
-				NodeName: "n", Region: tt.configured, Core: fake.NewClientset(kind, system), Log: n.Log, Metrics: prometheus.NewRegistry(),
-				Dynamic: dynamicfake.NewSimpleDynamicClientWithCustomListKinds(runtime.NewScheme(),
-					map[schema.GroupVersionResource]string{{Group: "machine.openshift.io", Version: "v1beta1", Resource: "machines"}: "MachineList"}),
-			})
+			n.Identity = newTestResolver(n.Log, tt.providerID, tt.configured)
 			if tt.published != "" {
 				publishFile(t, n.Dir, "aws", "config.ini", tt.published)
 			}
@@ -54,11 +62,12 @@ func TestRegionIsMissing(t *testing.T) {
 			if string(got) != tt.want || (err != nil) != (tt.want == "") {
 				t.Errorf("config.ini: got %q and %v, want %q", got, err, tt.want)
 			}
-			if got := strings.Count(logs.String(), "set not published"); got > 1 || (got == 0) != (tt.configured != "") {
-				t.Errorf("got %d lines that the set is not published, want one without a region:\n%s", got, logs.String())
+			lines := strings.Count(logs.String(), "set not published")
+			if want := map[bool]int{true: 1}[tt.failed]; lines != want {
+				t.Errorf("got %d lines that the set is not published, want %d:\n%s", lines, want, logs.String())
 			}
-			for _, part := range []string{"set identity.region", "openshift-infrastructure", "us-west-1 does not make it one of AWS", "openstack:///6f5ac1d0"} {
-				if tt.configured == "" && !strings.Contains(logs.String(), part) {
+			for _, part := range []string{"set identity.region", "openshift-infrastructure", "provider-id", tt.providerID} {
+				if tt.failed && !strings.Contains(logs.String(), part) {
 					t.Errorf("the log does not say %q:\n%s", part, logs.String())
 				}
 			}
@@ -67,6 +76,21 @@ func TestRegionIsMissing(t *testing.T) {
 			}
 		})
 	}
+}
+
+// newTestResolver asks a cluster of one node, whose label looks like a region of AWS
+// unless the node is of AWS.
+func newTestResolver(log *slog.Logger, providerID, region string) *identity.Resolver {
+	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n"}, Spec: corev1.NodeSpec{ProviderID: providerID}}
+	if !strings.HasPrefix(providerID, "aws:") {
+		node.Labels = map[string]string{corev1.LabelTopologyRegion: "us-west-1"}
+	}
+	system := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: metav1.NamespaceSystem, UID: "6f5a-uid"}}
+	return identity.New(identity.Options{
+		NodeName: "n", Region: region, Core: fake.NewClientset(node, system), Log: log, Metrics: prometheus.NewRegistry(),
+		Dynamic: dynamicfake.NewSimpleDynamicClientWithCustomListKinds(runtime.NewScheme(),
+			map[schema.GroupVersionResource]string{{Group: "machine.openshift.io", Version: "v1beta1", Resource: "machines"}: "MachineList"}),
+	})
 }
 
 // TestInherit: what is kept of the files of an earlier run, by whose they are.

@@ -151,11 +151,12 @@ func (n *Node) pass() error {
 			if err != nil && !errors.Is(err, awsini.ErrNone) {
 				return nil, err
 			}
-			region, missing := n.region(c.Set, facts)
-			if missing != nil {
-				return nil, missing
+			found := err == nil
+			region, err := n.region(c.Set, facts, found)
+			if err != nil {
+				return nil, err
 			}
-			return renderAWS(c, region, keys, err == nil)
+			return renderAWS(c, region, keys, found)
 		})
 	}
 	n.publishScraper()

@@ -216,6 +216,8 @@ func (r *reply) readProviderID(node *corev1.Node) Provider {
 	r.refused = err
 	r.values = map[Key]string{ClusterID: p.Cluster, Region: p.Region, Zone: p.Zone, InstanceID: p.Instance}
 	switch {
+	case p.AWS && p.Region == "":
+		r.why = fmt.Sprintf("providerID %.140q names no zone", id)
 	case p.AWS:
 	case id != "":
 		r.why = fmt.Sprintf("providerID %.140q is not of AWS", id)
