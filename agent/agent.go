@@ -217,13 +217,9 @@ func runParts(ctx context.Context, work []func(context.Context) error, serve fun
 
 // newNode assembles the node half.
 func (p *process) newNode(cfg *config.Config, dir *hostfiles.Dir, reg prometheus.Registerer) (*node.Node, error) {
-	previous, err := node.Previous(dir)
-	if err != nil {
-		p.Log.Warn("facts of the previous run not read", "err", err)
-	}
 	resolver, err := newResolver(identity.Options{
 		NodeName: p.NodeName, ClusterID: cfg.Identity.ClusterID, Region: cfg.Identity.Region,
-		Previous: previous, Log: p.Log, Metrics: reg,
+		Previous: node.Inherit(dir, p.NodeName, p.Log), Log: p.Log, Metrics: reg,
 	}, p.kube)
 	if err != nil {
 		return nil, err

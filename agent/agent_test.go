@@ -247,14 +247,27 @@ func testFallback(t *testing.T, token *rest.Config) {
 }
 
 func testRegion(t *testing.T, c *cluster.Cluster, token *rest.Config) {
-	// GKE's label is a region, and not one for an AWS SDK.
-	expect.OK(t, fixtures.Node(t.Context(), c, &corev1.Node{ObjectMeta: metav1.ObjectMeta{
-		Name: "gke", Labels: map[string]string{corev1.LabelTopologyRegion: "europe-west1"},
-	}}))
-	b := newBench(t, agentPod(t, c, "gke"))
-	b.start("gke")
-	b.await("cluster/region", "europe-west1")
-	b.await("aws/config.ini", "[default]\n")
+	// On another cloud nothing is a region for an AWS SDK, but what the configuration says.
+	expect.OK(t, fixtures.Node(t.Context(), c, &corev1.Node{
+		ObjectMeta: metav1.ObjectMeta{Name: "huawei", Labels: map[string]string{corev1.LabelTopologyRegion: "cn-north-4"}},
+		Spec:       corev1.NodeSpec{ProviderID: "6f5ac1d0-1111-2222-3333-444455556666"},
+	}))
+	b := newBench(t, agentPod(t, c, "huawei"))
+	b.setKeys(accessKey, secretKey)
+	b.start("huawei")
+	b.awaitLog("set not published", "set=aws", "set identity.region", "provider-id", "cn-north-4")
+	b.await("cluster/region", "")
+	b.await("aws/config.ini", "")
+	b.awaitStatus("/readyz", http.StatusServiceUnavailable)
+	b.configure("identity: {region: eu-central-1}")
+	b.await("cluster/region", "eu-central-1")
+	b.await("aws/config.ini", "[default]\nregion = eu-central-1\n")
+	b.awaitStatus("/readyz", http.StatusOK)
+	// A region that the configuration takes back goes. The last good config.ini stays,
+	// and the log says that nothing stands behind it any more.
+	b.configure("")
+	b.await("cluster/region", "")
+	b.await("aws/config.ini", "[default]\nregion = eu-central-1\n")
 
 	// What an earlier run published stays, also where its facts are lost.
 	lost := newBench(t, &rest.Config{Host: "https://127.0.0.1:1"})

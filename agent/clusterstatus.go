@@ -7,11 +7,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/chandler-k8s/chandler/config"
-	"github.com/chandler-k8s/chandler/hostfiles"
 	"github.com/chandler-k8s/chandler/leader"
 	"github.com/chandler-k8s/chandler/leader/clusterstatus"
-	"github.com/chandler-k8s/chandler/node"
-	"github.com/chandler-k8s/chandler/node/identity"
 )
 
 func clusterStatusTask(cfg config.ClusterStatus, aws *ownAWS, region func() string, reg prometheus.Registerer) ([]newTask, error) {
@@ -64,20 +61,4 @@ func Alarm(out io.Writer, cfg *config.Config, format, name string) error {
 	o := statusOptions(cfg.Leader.ClusterStatus)
 	o.LeaseDuration = cfg.Leader.LeaseDuration.Duration
 	return clusterstatus.Alarm(out, o, format, name)
-}
-
-// region returns a function for the region that the node is in: the configured
-// one, or else the one that our own node half has published. Without a node half,
-// and so without a dir, it is the configured one alone.
-func (p *process) region(cfg *config.Config, dir *hostfiles.Dir) func() string {
-	return func() string {
-		if cfg.Identity.Region != "" || dir == nil {
-			return cfg.Identity.Region
-		}
-		facts, err := node.Previous(dir)
-		if err != nil {
-			p.Log.Warn("region of the node not read", "err", err)
-		}
-		return facts.Value(identity.Region)
-	}
 }

@@ -32,7 +32,7 @@ func (p *process) newLeader(cfg *config.Config, dir *hostfiles.Dir, reg promethe
 	if err != nil {
 		return nil, err
 	}
-	tasks, err := leaderTasks(cfg, p.region(cfg, dir), reg)
+	tasks, err := leaderTasks(cfg, p.facts(dir), reg)
 	if err != nil {
 		return nil, err
 	}
@@ -47,8 +47,8 @@ func (p *process) newLeader(cfg *config.Config, dir *hostfiles.Dir, reg promethe
 type newTask = func(leader.Term) (leader.Task, error)
 
 // leaderTasks lists the tasks. What lasts as long as the process is made here,
-// the rest anew for each term. region is the node's, empty while it is not known.
-func leaderTasks(cfg *config.Config, region func() string, reg prometheus.Registerer) (func(leader.Term) ([]leader.Task, error), error) {
+// the rest anew for each term. facts are those of our own node half, nil without one.
+func leaderTasks(cfg *config.Config, facts factsFunc, reg prometheus.Registerer) (func(leader.Term) ([]leader.Task, error), error) {
 	var all []newTask
 	aws := &ownAWS{}
 	for _, part := range []struct {
@@ -58,7 +58,10 @@ func leaderTasks(cfg *config.Config, region func() string, reg prometheus.Regist
 		{cfg.Leader.PullSecrets.Enabled, func() ([]newTask, error) { return pullSecretsTask(cfg.Leader.PullSecrets, aws, reg) }},
 		{cfg.Scraper.Enabled, func() ([]newTask, error) { return scraperTasks(cfg, reg) }},
 		{cfg.Leader.PodLogs.Enabled, func() ([]newTask, error) { return podLogsTask(cfg.Leader.PodLogs, reg) }},
-		{cfg.Leader.ClusterStatus.Enabled, func() ([]newTask, error) { return clusterStatusTask(cfg.Leader.ClusterStatus, aws, region, reg) }},
+		{cfg.Leader.ClusterStatus.Enabled, func() ([]newTask, error) {
+			return clusterStatusTask(cfg.Leader.ClusterStatus, aws, facts.region(cfg), reg)
+		}},
+		{cfg.Identity.ClusterID == "", func() ([]newTask, error) { return clusterIDTask(facts) }},
 	} {
 		if !part.enabled {
 			continue

@@ -31,7 +31,7 @@ func (p *process) leaderHalf(cfg *config.Config, reg prometheus.Registerer) (*pa
 	if cfg.Leader.Candidates != "" {
 		p.Log.Warn("leader.candidates has no effect on chandler leader: choose nodes in its Deployment")
 	}
-	tasks, err := leaderTasks(cfg, p.region(cfg, nil), reg)
+	tasks, err := leaderTasks(cfg, nil, reg)
 	if err != nil {
 		return nil, err
 	}

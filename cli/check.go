@@ -38,6 +38,11 @@ func (e *env) checkCommand() *cobra.Command {
 					return err
 				}
 			}
+			for _, n := range cfg.Notes() {
+				if _, err := fmt.Fprintln(e.out, "note:", n); err != nil {
+					return err
+				}
+			}
 			_, err = fmt.Fprintf(e.out, "%s: valid\n", configFile)
 			return err
 		},

@@ -30,6 +30,7 @@ func TestRun(t *testing.T) {
 		"unknown flag":        {args: []string{"agent", "--nonsense"}, code: 2, err: "--nonsense"},
 		"stray argument":      {args: []string{"version", "stray"}, code: 2, err: "stray"},
 		"check valid":         {args: []string{"check", "--config", valid}, out: "valid"},
+		"check notes":         {args: []string{"check", "--config", valid}, out: "note: identity.clusterID is not set"},
 		"check broken":        {args: []string{"check", "--config", broken}, code: 1, out: "serving.adresss", err: "2"},
 		"check without file":  {args: []string{"check"}, code: 2, err: "--config is required"},
 		"check absent file":   {args: []string{"check", "--config", filepath.Join(dir, "absent")}, code: 1, err: "absent"},

@@ -121,6 +121,20 @@ func (c *Config) Warnings() []string {
 	return out
 }
 
+// Notes lists, for whoever checks a file, what it leaves to the nodes to find out and
+// where they cannot. Nothing is wrong with it. None means nil.
+func (c *Config) Notes() []string {
+	var out []string
+	if c.Identity.ClusterID == "" {
+		out = append(out, "identity.clusterID is not set: each node finds the cluster ID by itself. "+
+			"Set it where nodes have different labels or instance tags, of eksctl and Karpenter for example")
+	}
+	if c.Identity.Region == "" && len(c.AWSCredentials) > 0 {
+		out = append(out, "identity.region is not set: each node finds the AWS region by itself. Set it outside of AWS if a Secret with AWS keys is mounted")
+	}
+	return out
+}
+
 // MetricsUsers returns the user names that may read /metrics:
 // serving.allowedUsers, or the scraper's common name when that key is absent.
 func (c *Config) MetricsUsers() []string {

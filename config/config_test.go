@@ -276,6 +276,28 @@ func TestWarnings(t *testing.T) {
 	}
 }
 
+func TestNotes(t *testing.T) {
+	for yaml, want := range map[string]string{
+		"":                            "identity.clusterID identity.region",
+		"awsCredentials: []":          "identity.clusterID",
+		"identity: {clusterID: prod}": "identity.region",
+		"identity: {clusterID: prod, region: eu-west-1}": "",
+	} {
+		cfg, err := Decode([]byte(header + yaml))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, note := range cfg.Notes() {
+			key, _, _ := strings.Cut(note, " ")
+			got = append(got, key)
+		}
+		if diff := cmp.Diff(want, strings.Join(got, " ")); diff != "" {
+			t.Errorf("%q: notes (-want +got):\n%s", yaml, diff)
+		}
+	}
+}
+
 func TestMetricsUsers(t *testing.T) {
 	tests := []struct {
 		name string

@@ -1,7 +1,6 @@
 package node
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -52,9 +51,11 @@ func (n *Node) awsFiles(group []Credential, facts identity.Facts) ([]hostfiles.F
 	for _, c := range group {
 		last, kept := published[c.Profile]
 		found, err := n.readSecret(c)
+		if err == nil && found.Region == "" {
+			found.Region, err = n.region(c.Profile, facts, last.Region, found != awsini.Credentials{})
+		}
 		switch {
 		case err == nil:
-			found.Region = cmp.Or(found.Region, region(facts, last.Region))
 		case damaged != nil:
 			return nil, errors.Join(err, damaged) // what would be left out may be good
 		default:
@@ -88,20 +89,6 @@ func (n *Node) readSecret(c Credential) (awsini.Credentials, error) {
 	}
 	n.unused[c.Source] = names
 	return found, nil
-}
-
-// region is the AWS region for a profile whose Secret names none: one of AWS, or whatever
-// the configuration says. While none is known, last, which is published, stays.
-func region(facts identity.Facts, last string) string {
-	known := facts[identity.Region]
-	switch {
-	case identity.PartitionOf(known.Value) != "" || known.Source == identity.SourceConfig:
-		return known.Value
-	case known.Value != "":
-		return "" // of another cloud
-	default:
-		return last
-	}
 }
 
 // publishedProfiles reads back the profiles of a set, none if it is not published.

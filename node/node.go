@@ -10,7 +10,6 @@ package node
 import (
 	"context"
 	"errors"
-	"io/fs"
 	"log/slog"
 	"slices"
 	"sync"
@@ -68,24 +67,6 @@ func New(o Options) *Node {
 	n := &Node{Options: o, hints: make(chan struct{}, 1), unused: map[string]string{}, health: map[string]health{}}
 	n.metrics = newMetrics(o.Metrics, n.sets())
 	return n
-}
-
-// Previous returns the facts that an earlier run published, nil when there are
-// none or when they cannot be read, which the error says.
-func Previous(dir *hostfiles.Dir) (identity.Facts, error) {
-	files, err := dir.Read(setCluster)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	for _, f := range files {
-		if f.Name == fileIdentity {
-			return identity.Decode(f.Data)
-		}
-	}
-	return nil, nil
 }
 
 // Run publishes until ctx ends and returns nil then. It returns an error that wraps

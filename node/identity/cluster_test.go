@@ -118,7 +118,7 @@ func (s scene) eks() {
 	o.Region = "eu-central-1"
 	want(s.t, resolve(s.t, o), map[identity.Key]identity.Fact{
 		"clusterID": {Value: "payments", Source: "node-label"}, "region": {Value: "eu-central-1", Source: "config"},
-		"zone": {Value: "eu-west-1b", Source: "node-label"}, "partition": {Value: "aws", Source: "config"},
+		"zone": {Value: "eu-west-1b", Source: "provider-id"}, "partition": {Value: "aws", Source: "config"},
 		"instanceID": {Value: "i-0a1b2c3d4e5f60718", Source: "provider-id"}, "instanceType": {Value: "m7i.large", Source: "node-label"},
 		"nodeName": {Value: fixtures.EKSNode, Source: "config"},
 	})
@@ -157,7 +157,7 @@ func (s scene) openShift() {
 	o.Metrics = reg
 	want(s.t, resolve(s.t, o), map[identity.Key]identity.Fact{
 		"clusterID": {Value: "prod-x7k2p", Source: "openshift-infrastructure"}, "region": {Value: "us-east-2", Source: "openshift-infrastructure"},
-		"zone": {Value: "us-east-2a", Source: "node-label"}, "partition": {Value: "aws", Source: "openshift-infrastructure"},
+		"zone": {Value: "us-east-2a", Source: "provider-id"}, "partition": {Value: "aws", Source: "openshift-infrastructure"},
 		"instanceID": {Value: "i-0f9e8d7c6b5a43210", Source: "provider-id"}, "instanceType": {Value: "m6i.xlarge", Source: "node-label"},
 		"nodeName": {Value: fixtures.OpenShiftNode, Source: "config"},
 	})
@@ -252,8 +252,8 @@ func TestMetadataOutOfReach(t *testing.T) {
 	if strings.Contains(logs.String(), "source=imds") {
 		t.Errorf("the first round has waited for IMDS to fail:\n%s", logs)
 	}
-	if got := r.Facts()["region"]; got != (identity.Fact{Value: "eu-west-1", Source: "node-label"}) {
-		t.Errorf("region: got %v, want the node's label while IMDS hangs", got)
+	if got := r.Facts()["region"]; got != (identity.Fact{Value: "eu-west-1", Source: "provider-id"}) {
+		t.Errorf("region: got %v, want that of the providerID while IMDS hangs", got)
 	}
 	cancel()
 	expect.OK(t, <-ended)

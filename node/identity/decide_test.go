@@ -96,12 +96,36 @@ func TestDecide(t *testing.T) {
 			replies: answers(said{sourceIMDS: {ClusterID: "eks"}, sourceNamespace: uid}),
 			want:    Facts{ClusterID: {"eks", sourceIMDS}},
 		},
-		"nothing known never replaces something known": {
-			prev:    Facts{ClusterID: {"a", sourceMachine}, Region: {"eu-west-1", sourceMachine}},
-			replies: answers(said{}),
-			want: Facts{
+		"what every source denies goes": {
+			prev: Facts{
 				ClusterID: {"a", sourceMachine}, Region: {"eu-west-1", sourceMachine}, Partition: {"aws", sourceMachine},
+				InstanceType: {"m7i.large", sourceIMDS},
 			},
+			replies: answers(said{}),
+			want:    Facts{},
+		},
+		"what its own source denies goes, also where IMDS never answers": {
+			prev:    Facts{Region: {"eu-west-1", sourceProviderID}, Partition: {"aws", sourceProviderID}, InstanceID: {"i-1", sourceIMDS}},
+			replies: answers(said{}, sourceIMDS),
+			want:    Facts{InstanceID: {"i-1", sourceIMDS}},
+		},
+		"what a source that is gone said goes": {
+			prev:    Facts{Zone: {"a", "ouija"}},
+			replies: answers(said{}, Sources()...),
+			want:    Facts{},
+		},
+		"a region of another cloud does not outlive the version that took it for one": {
+			prev:    Facts{Region: {"europe-west1", sourceNodeLabel}, ClusterID: {"a", sourceNodeLabel}},
+			replies: answers(said{}, Sources()...),
+			want:    Facts{ClusterID: {"a", sourceNodeLabel}},
+		},
+		"a Node that does not exist denies nothing": {
+			prev: Facts{Region: {"eu-west-1", sourceProviderID}},
+			replies: []reply{
+				{source: sourceProviderID, about: Keys(), absent: true},
+				{source: sourceNamespace, about: []Key{ClusterID}, values: uid},
+			},
+			want: Facts{Region: {"eu-west-1", sourceProviderID}, Partition: {"aws", sourceProviderID}, ClusterID: {"6f5a-uid", sourceNamespace}},
 		},
 		"everything down keeps everything": {
 			prev:    Facts{ClusterID: {"a", sourceMachine}, InstanceID: {"i-1", sourceProviderID}},
@@ -113,9 +137,9 @@ func TestDecide(t *testing.T) {
 			want:    Facts{ClusterID: {"good", sourceMachine}},
 			odd:     1,
 		},
-		"a region outside AWS has no partition": {
-			replies: answers(said{sourceNodeLabel: {Region: "europe-west1"}}),
-			want:    Facts{Region: {"europe-west1", sourceNodeLabel}},
+		"a region of no known partition has none": {
+			replies: answers(said{SourceConfig: {Region: "minio"}}),
+			want:    Facts{Region: {"minio", SourceConfig}},
 		},
 	}
 	for name, tt := range tests {
@@ -142,60 +166,6 @@ func TestPartitionOf(t *testing.T) {
 			t.Errorf("PartitionOf(%q): got %q, want %q", region, got, want)
 		}
 	}
-}
-
-func TestParseProviderID(t *testing.T) {
-	tests := map[string]struct {
-		id, zone, instance, region string
-		bad                        bool
-	}{
-		"zone":            {id: "aws:///eu-west-1a/i-0123456789abcdef0", zone: "eu-west-1a", instance: "i-0123456789abcdef0", region: "eu-west-1"},
-		"two slashes":     {id: "aws://us-gov-west-1b/i-0123456789abcdef0", zone: "us-gov-west-1b", instance: "i-0123456789abcdef0", region: "us-gov-west-1"},
-		"local zone":      {id: "aws:///us-west-2-lax-1a/i-0123456789abcdef0", zone: "us-west-2-lax-1a", instance: "i-0123456789abcdef0", region: "us-west-2"},
-		"wavelength zone": {id: "aws:///us-east-1-wl1-bos-wlz-1/i-0123456789abcdef0", zone: "us-east-1-wl1-bos-wlz-1", instance: "i-0123456789abcdef0", region: "us-east-1"},
-		"old instance ID": {id: "aws:///us-east-1c/i-0a1b2c3d", zone: "us-east-1c", instance: "i-0a1b2c3d", region: "us-east-1"},
-		"sovereign cloud": {id: "aws:///eusc-de-east-1a/i-0123456789abcdef0", zone: "eusc-de-east-1a", instance: "i-0123456789abcdef0", region: "eusc-de-east-1"},
-		"fargate":         {id: "aws:///us-west-2b/0ab1c2d3e4-0123/fargate-ip-10-0-0-1.ec2.internal", zone: "us-west-2b", region: "us-west-2"},
-		"empty":           {},
-		"other cloud":     {id: "gce://project/europe-west1-b/name"},
-		"kind":            {id: "kind://docker/kind/kind-worker"},
-		"no instance":     {id: "aws:///eu-west-1a", bad: true},
-		"no zone":         {id: "aws:////i-0123456789abcdef0", bad: true},
-		"hostile zone":    {id: "aws:///eu-west-1a$(id)/i-0123456789abcdef0", bad: true},
-		"upper case":      {id: "aws:///EU-WEST-1A/i-0123456789abcdef0", bad: true},
-	}
-	for name, tt := range tests {
-		t.Run(name, func(t *testing.T) {
-			zone, instance, err := ParseProviderID(tt.id)
-			if (err != nil) != tt.bad {
-				t.Fatalf("got error %v, want one: %t", err, tt.bad)
-			}
-			got := []string{zone, instance, RegionOfZone(zone)}
-			if diff := cmp.Diff(got, []string{tt.zone, tt.instance, tt.region}); diff != "" {
-				t.Errorf("zone, instance, region (-got +want):\n%s", diff)
-			}
-		})
-	}
-}
-
-func FuzzParseProviderID(f *testing.F) {
-	for _, seed := range []string{"", "aws:///eu-west-1a/i-0123456789abcdef0", "aws:///us-east-1-wl1-bos-wlz-1/i-0a1b2c3d", "aws://", "gce://p/z/n", "aws:///a/\"$(x)"} {
-		f.Add(seed)
-	}
-	f.Fuzz(func(t *testing.T, id string) {
-		zone, instance, err := ParseProviderID(id)
-		if err != nil && (zone != "" || instance != "") {
-			t.Errorf("%q: got %q and %q beside error %v", id, zone, instance, err)
-		}
-		for _, v := range []string{zone, instance} {
-			if v != "" && checkValue(v) != nil {
-				t.Errorf("%q gives %q, which is no identifier", id, v)
-			}
-		}
-		if zone != "" && PartitionOf(RegionOfZone(zone)) == "" {
-			t.Errorf("%q gives zone %q of no AWS region", id, zone)
-		}
-	})
 }
 
 func TestRender(t *testing.T) {

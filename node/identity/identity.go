@@ -3,9 +3,11 @@
 //
 // Each fact has several possible sources. They are ranked, the first that
 // answers wins, fact by fact, and the winner is recorded beside the value. A
-// source that could not be asked is not a source without an answer: while one
-// of them is in doubt, a fact that was known before keeps its value, so that an
-// outage of the API server never turns an OpenShift cluster ID into a UID.
+// source that could not be asked is not a source without an answer: while the
+// source of a known fact is in doubt, the fact keeps its value, so that an
+// outage of the API server never turns an OpenShift cluster ID into a UID. A
+// source that answers and no longer has the fact has denied it: the fact goes.
+// So does every fact that another machine left on a disk.
 //
 // Values come from cluster objects and metadata services and end in files that
 // shells source: whatever does not look like an identifier is refused.
@@ -101,6 +103,17 @@ type reply struct {
 	refused error
 	// forbidden says that we may not ask this source.
 	forbidden bool
+	// absent says that our own Node does not exist: it has been deleted, or not
+	// been registered yet, and will be there again.
+	absent bool
+	// why says why the source does not have what it could, for the log, e.g.
+	// `providerID "kind://docker/kind/worker" is not of AWS`.
+	why string
+}
+
+// doubtful reports whether the silence of the source about a fact proves nothing.
+func (r reply) doubtful(k Key) bool {
+	return (r.err != nil || r.forbidden || r.absent) && slices.Contains(r.about, k)
 }
 
 // disagreement is a fact for which a lower source says something else.
@@ -158,24 +171,38 @@ func decideFact(k Key, prev Fact, replies []reply) (Fact, []disagreement) {
 			odd = append(odd, disagreement{k, won, said, nil})
 		}
 	}
-	if keep(prev, won, replies) {
+	if keep(k, prev, won, replies) {
 		return prev, odd
 	}
 	return won, odd
 }
 
-// keep reports whether what was known before outlives this round: when nothing is
-// known now, and when its own source, a better one than the winner's, is in doubt.
-// What the configuration said is gone when it says so no more.
-func keep(prev, won Fact, replies []reply) bool {
-	if prev.Value == "" || prev.Source == SourceConfig {
-		return false
-	}
-	if won.Value == "" {
-		return true
-	}
+// keep reports whether what was known before outlives this round: when its own
+// source, a better one than the winner's, is in doubt. One that answered and no
+// longer has it has denied it, and what the configuration said is gone when it
+// says so no more.
+func keep(k Key, prev, won Fact, replies []reply) bool {
 	at := rank(replies, prev.Source)
-	return at < rank(replies, won.Source) && (replies[at].err != nil || replies[at].forbidden)
+	switch {
+	case prev.Value == "", prev.Source == SourceConfig, at >= rank(replies, won.Source):
+		return false
+	case k == Region && prev.Source == sourceNodeLabel && PartitionOf(prev.Value) == "":
+		return false // of another cloud: an earlier version took any label for a region
+	}
+	return replies[at].doubtful(k)
+}
+
+// another returns the instance's ID where its own source now gives another than
+// before: this machine was started from an image of the other's disk, or has taken its
+// place. The ID outlives reboots and outages; two sources may differ about it for good.
+func another(prev Facts, replies []reply) string {
+	was := prev[InstanceID]
+	for _, r := range replies {
+		if now := r.values[InstanceID]; now != "" && r.source == was.Source && now != was.Value {
+			return now
+		}
+	}
+	return ""
 }
 
 // rank is the position of a source; one that is not asked any more ranks last.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/feature/ec2/imds"
@@ -21,10 +22,15 @@ type metadataAPI interface {
 	GetMetadata(context.Context, *imds.GetMetadataInput, ...func(*imds.Options)) (*imds.GetMetadataOutput, error)
 }
 
-// clusterNameTags are the instance tags that carry the name of an EKS cluster:
-// of managed node
-// groups, of Karpenter and Auto Mode, and of eksctl.
-var clusterNameTags = []string{"eks:cluster-name", "aws:eks:cluster-name", "eks:eks-cluster-name", "alpha.eksctl.io/cluster-name"}
+// clusterNameTags are the instance tags whose value is the name of the cluster: of
+// EKS' managed node groups, of Karpenter and Auto Mode, of eksctl, and of kOps and
+// other installers.
+var clusterNameTags = []string{"eks:cluster-name", "aws:eks:cluster-name", "eks:eks-cluster-name", "alpha.eksctl.io/cluster-name", "KubernetesCluster"}
+
+// clusterTagPrefix begins the tag that has the name in its key. EC2 shows no key
+// with a slash, nor an instance's other tags beside one; metadata services that
+// stand in for EC2's do.
+const clusterTagPrefix = "kubernetes.io/cluster/"
 
 // metadata asks the instance metadata service. The first failure that is not
 // "no such path" ends the round: behind a hop limit of 1 each call takes seconds.
@@ -48,30 +54,49 @@ func metadata(ctx context.Context, api metadataAPI) reply {
 		}
 		values[q.key] = value
 	}
-	name, err := clusterNameTag(ctx, api)
-	if err != nil {
-		r.err = err
-		return r
+	values[ClusterID], r.refused, r.err = clusterNameTag(ctx, api)
+	if r.err == nil {
+		r.values = values
 	}
-	values[ClusterID] = name
-	r.values = values
 	return r
 }
 
-func clusterNameTag(ctx context.Context, api metadataAPI) (string, error) {
+// clusterNameTag returns the name of the cluster by the instance's tags, "" without
+// one. refused says that they name several.
+func clusterNameTag(ctx context.Context, api metadataAPI) (name string, refused, err error) {
 	list, err := metadataValue(ctx, api, "tags/instance")
 	if err != nil {
-		return "", err
+		return "", nil, err
 	}
 	keys := strings.Fields(list)
 	for _, tag := range clusterNameTags {
-		for _, key := range keys {
-			if key == tag {
-				return metadataValue(ctx, api, "tags/instance/"+tag)
-			}
+		if slices.Contains(keys, tag) {
+			name, err := metadataValue(ctx, api, "tags/instance/"+tag)
+			return name, nil, err
 		}
 	}
-	return "", nil
+	var names []string
+	for _, key := range keys {
+		name, ok := strings.CutPrefix(key, clusterTagPrefix)
+		if !ok {
+			continue
+		}
+		value, err := metadataValue(ctx, api, "tags/instance/"+key)
+		if err != nil {
+			return "", nil, err
+		}
+		if value == "owned" || value == "shared" {
+			names = append(names, name)
+		}
+	}
+	switch len(names) {
+	case 0:
+		return "", nil, nil
+	case 1:
+		return names[0], nil, nil
+	default:
+		return "", fmt.Errorf("instance tags %sNAME name %d clusters, %.200q: set identity.clusterID", clusterTagPrefix, len(names), names), nil
+	}
 }
 
 // metadataValue returns "" for a path that does not exist, as for tags where the

@@ -67,6 +67,7 @@ type Resolver struct {
 
 	mu       sync.Mutex // guards what follows
 	facts    Facts
+	replies  []reply // of the last round; none before the first
 	metadata reply
 	reported map[string]bool // oddities that the log has already
 }
@@ -99,6 +100,40 @@ func (r *Resolver) Facts() Facts {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.facts
+}
+
+// Missing says why a fact is not known: it names the sources that could know it and
+// what came of asking them. inDoubt says that one of the cluster may still have it,
+// or the metadata service, which has not been heard yet.
+func (r *Resolver) Missing(k Key) (why string, inDoubt bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.replies) == 0 {
+		return "no source has been asked yet", true
+	}
+	var asked []string
+	for _, reply := range r.replies {
+		if !slices.Contains(reply.about, k) {
+			continue
+		}
+		outcome := reply.why
+		switch {
+		case errors.Is(reply.err, errPending):
+			outcome, inDoubt = "has not answered yet", true
+		case reply.err != nil:
+			outcome = "could not be asked"
+			inDoubt = inDoubt || reply.source != sourceIMDS // which may never answer
+		case reply.forbidden:
+			outcome = "refused by RBAC"
+		case reply.absent:
+			outcome, inDoubt = "the Node does not exist", true
+		}
+		if outcome != "" {
+			outcome = " (" + outcome + ")"
+		}
+		asked = append(asked, reply.source+outcome)
+	}
+	return "asked " + strings.Join(asked, ", "), inDoubt
 }
 
 // Run keeps asking until ctx ends and calls changed after the first round and
@@ -223,6 +258,11 @@ func (r *Resolver) settle(asked []reply) bool {
 	replies := r.join(asked)
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.replies = replies
+	if id := another(r.facts, replies); id != "" {
+		r.log.Warn("facts of another instance discarded", "value", id, "other", r.facts.Value(InstanceID))
+		r.facts = nil
+	}
 	facts, odd := decide(r.facts, replies)
 	r.report(replies, odd)
 	if facts.Equal(r.facts) {

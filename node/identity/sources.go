@@ -1,8 +1,10 @@
 package identity
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -21,8 +23,9 @@ const (
 	sourceInfrastructure  = "openshift-infrastructure"
 	sourceMachine         = "openshift-machine"
 	sourceClusterProperty = "cluster-property"
-	sourceNodeLabel       = "node-label"
 	sourceProviderID      = "provider-id"
+	sourceNodeLabel       = "node-label"
+	sourceNodeAnnotation  = "node-annotation"
 	sourceIMDS            = "imds"
 	sourceNamespace       = "kube-system-uid"
 )
@@ -31,7 +34,7 @@ const (
 func Sources() []string {
 	return []string{
 		SourceConfig, sourceInfrastructure, sourceMachine, sourceClusterProperty,
-		sourceNodeLabel, sourceProviderID, sourceIMDS, sourceNamespace,
+		sourceProviderID, sourceNodeLabel, sourceNodeAnnotation, sourceIMDS, sourceNamespace,
 	}
 }
 
@@ -48,7 +51,28 @@ const (
 	machineClusterLabel = "machine.openshift.io/cluster-api-cluster"
 	machineAnnotation   = "machine.openshift.io/machine"
 	eksctlClusterLabel  = "alpha.eksctl.io/cluster-name"
+	computeTypeLabel    = "eks.amazonaws.com/compute-type"
+	capiAnnotation      = "cluster.x-k8s.io/cluster-name"
+	// uninitialized taints a Node until its cloud provider has set what it knows.
+	uninitialized = "node.cloudprovider.kubernetes.io/uninitialized"
 )
+
+// knows lists the facts that each source of the cluster could know.
+var knows = map[string][]Key{
+	sourceInfrastructure:  {ClusterID, Region},
+	sourceMachine:         {ClusterID, Region},
+	sourceClusterProperty: {ClusterID},
+	sourceProviderID:      {ClusterID, Region, Zone, InstanceID},
+	sourceNodeLabel:       {ClusterID, Region, Zone, InstanceType},
+	sourceNodeAnnotation:  {ClusterID},
+	sourceNamespace:       {ClusterID},
+}
+
+// of returns an outcome as the reply of a source.
+func (r reply) of(source string) reply {
+	r.source, r.about = source, knows[source]
+	return r
+}
 
 // cluster asks the Kubernetes API.
 type cluster struct {
@@ -71,7 +95,7 @@ func (r *reply) failed(err error) {
 }
 
 func (c cluster) infrastructure(ctx context.Context) reply {
-	r := reply{source: sourceInfrastructure, about: []Key{ClusterID, Region}}
+	r := reply{}.of(sourceInfrastructure)
 	obj, err := c.dynamic.Resource(infrastructures).Get(ctx, "cluster", metav1.GetOptions{})
 	if err != nil {
 		r.failed(err)
@@ -87,7 +111,7 @@ func (c cluster) infrastructure(ctx context.Context) reply {
 // machine reads the Machine that the node's annotation names, else the first of
 // the list: cluster and region are the same for all of them.
 func (c cluster) machine(ctx context.Context, node *corev1.Node) reply {
-	r := reply{source: sourceMachine, about: []Key{ClusterID, Region}}
+	r := reply{}.of(sourceMachine)
 	obj, err := c.findMachine(ctx, node)
 	if err != nil {
 		r.failed(err)
@@ -98,7 +122,8 @@ func (c cluster) machine(ctx context.Context, node *corev1.Node) reply {
 	}
 	r.values = map[Key]string{
 		ClusterID: obj.GetLabels()[machineClusterLabel],
-		Region:    field(obj, "spec", "providerSpec", "value", "placement", "region"),
+		// Machines of other clouds keep their region elsewhere.
+		Region: field(obj, "spec", "providerSpec", "value", "placement", "region"),
 	}
 	return r
 }
@@ -121,7 +146,7 @@ func (c cluster) findMachine(ctx context.Context, node *corev1.Node) (*unstructu
 }
 
 func (c cluster) clusterProperty(ctx context.Context) reply {
-	r := reply{source: sourceClusterProperty, about: []Key{ClusterID}}
+	r := reply{}.of(sourceClusterProperty)
 	for _, version := range clusterProperties {
 		obj, err := c.dynamic.Resource(version).Get(ctx, "cluster.clusterset.k8s.io", metav1.GetOptions{})
 		if apierrors.IsNotFound(err) {
@@ -147,42 +172,83 @@ func (c cluster) node(ctx context.Context) (*corev1.Node, reply) {
 	node, err := c.core.CoreV1().Nodes().Get(ctx, c.nodeName, metav1.GetOptions{})
 	if err != nil {
 		outcome.failed(fmt.Errorf("get node %s: %w", c.nodeName, err))
+		outcome.absent = apierrors.IsNotFound(err)
 		return nil, outcome
 	}
 	return node, outcome
 }
 
-func nodeLabels(node *corev1.Node, r reply) reply {
-	r.source, r.about = sourceNodeLabel, []Key{ClusterID, Region, Zone, InstanceType}
+// ofNode returns the answers of the sources that go by the node's own object, in
+// rank order. outcome is what came of reading it; node is nil if that failed.
+func ofNode(node *corev1.Node, outcome reply) []reply {
+	id, labels, annotations := outcome.of(sourceProviderID), outcome.of(sourceNodeLabel), outcome.of(sourceNodeAnnotation)
 	if node != nil {
-		r.values = map[Key]string{
-			ClusterID:    node.Labels[eksctlClusterLabel],
-			Region:       node.Labels[corev1.LabelTopologyRegion],
-			Zone:         node.Labels[corev1.LabelTopologyZone],
-			InstanceType: node.Labels[corev1.LabelInstanceTypeStable],
-		}
+		provider := id.readProviderID(node)
+		labels.readLabels(node, provider)
+		annotations.values = map[Key]string{ClusterID: node.Annotations[capiAnnotation]}
 	}
-	return r
+	return []reply{id, labels, annotations}
 }
 
-// providerID answers with what the ID says; one that makes no sense is passed on
-// as the refusal of that one value.
-func providerID(node *corev1.Node, r reply) reply {
-	r.source, r.about = sourceProviderID, []Key{Region, Zone, InstanceID}
-	if node == nil {
-		return r
+// ByMetadata returns the cluster ID that a Node's labels and annotations give its agent,
+// and whether the agent has one from its Node at all: that of a hybrid node of EKS is in
+// the providerID, and here empty.
+func ByMetadata(labels, annotations map[string]string) (id string, known bool) {
+	id = cmp.Or(labels[eksctlClusterLabel], annotations[capiAnnotation])
+	return id, id != "" || labels[computeTypeLabel] == "hybrid"
+}
+
+// Shared reports whether what a source says is the same on every node of a cluster.
+func Shared(source string) bool {
+	switch source {
+	case SourceConfig, sourceInfrastructure, sourceMachine, sourceClusterProperty:
+		return true
+	default:
+		return false
 	}
-	zone, instance, err := ParseProviderID(node.Spec.ProviderID)
-	if err != nil {
-		r.refused = err
-		return r
+}
+
+// readProviderID takes what makes sense of the ID, and the rest as refused. The node
+// has none until its cloud provider has seen it: that is no denial.
+func (r *reply) readProviderID(node *corev1.Node) Provider {
+	id := node.Spec.ProviderID
+	p, err := ParseProviderID(id)
+	r.refused = err
+	r.values = map[Key]string{ClusterID: p.Cluster, Region: p.Region, Zone: p.Zone, InstanceID: p.Instance}
+	switch {
+	case p.AWS && p.Region == "":
+		r.why = fmt.Sprintf("providerID %.140q names no zone", id)
+	case p.AWS:
+	case id != "":
+		r.why = fmt.Sprintf("providerID %.140q is not of AWS", id)
+	case slices.ContainsFunc(node.Spec.Taints, func(t corev1.Taint) bool { return t.Key == uninitialized }):
+		r.about = []Key{Region, Zone, InstanceID} // the cluster's name is of kubelet, not of the cloud
+		r.err = fmt.Errorf("node %s has no providerID: its cloud provider has not initialized it yet, taint %s", node.Name, uninitialized)
+	default:
+		r.why = "the Node has no providerID"
 	}
-	r.values = map[Key]string{Zone: zone, Region: RegionOfZone(zone), InstanceID: instance}
-	return r
+	return p
+}
+
+// readLabels takes the place from the labels only on nodes of AWS: other clouds have
+// regions of the same form, and some of the same name.
+func (r *reply) readLabels(node *corev1.Node, provider Provider) {
+	r.values = map[Key]string{ClusterID: node.Labels[eksctlClusterLabel], InstanceType: node.Labels[corev1.LabelInstanceTypeStable]}
+	region := node.Labels[corev1.LabelTopologyRegion]
+	switch {
+	case !provider.AWS && region != "":
+		r.why = fmt.Sprintf("%s=%s does not make it one of AWS", corev1.LabelTopologyRegion, region)
+	case !provider.AWS:
+	default:
+		r.values[Region], r.values[Zone] = regionOf(region), node.Labels[corev1.LabelTopologyZone]
+		if region != "" && r.values[Region] == "" {
+			r.refused = fmt.Errorf("label %s=%s: not a region of AWS", corev1.LabelTopologyRegion, region)
+		}
+	}
 }
 
 func (c cluster) namespace(ctx context.Context) reply {
-	r := reply{source: sourceNamespace, about: []Key{ClusterID}}
+	r := reply{}.of(sourceNamespace)
 	ns, err := c.core.CoreV1().Namespaces().Get(ctx, metav1.NamespaceSystem, metav1.GetOptions{})
 	if err != nil {
 		r.failed(err)
@@ -200,7 +266,8 @@ func (c cluster) replies(ctx context.Context) []reply {
 	go func() { namespace <- c.namespace(ctx) }()
 	node, outcome := c.node(ctx)
 	machine := c.machine(ctx, node)
-	return []reply{<-infra, machine, <-property, nodeLabels(node, outcome), providerID(node, outcome), <-namespace}
+	all := append([]reply{<-infra, machine, <-property}, ofNode(node, outcome)...)
+	return append(all, <-namespace)
 }
 
 // field reads a string, and treats any other shape as absent: these objects
