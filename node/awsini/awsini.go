@@ -4,8 +4,9 @@
 // It accepts what exists in the field: Secrets with a key pair, with or without
 // a session token, and Secrets whose "credentials" key holds an ini profile, as
 // OpenShift's cloud credential operator writes them, with a key pair or with a
-// role to assume by web identity. Everything else, above all a value that could
-// end a line or begin another key, is refused by name.
+// role to assume by web identity. Any other setting of a profile, and above all a value
+// that could end a line or begin another key, is refused by name. A key of a Secret that
+// has no use is named to the caller.
 //
 // The package reads a directory and returns bytes; it publishes nothing. Package
 // node calls it.
