@@ -120,9 +120,11 @@ func (r *reloader) code() int {
 	return r.cmd.ProcessState.ExitCode()
 }
 
-func (r *reloader) publish(content string) {
+func (r *reloader) publish(content string) { r.publishSet("scraper", content) }
+
+func (r *reloader) publishSet(set, content string) {
 	r.t.Helper()
-	_, err := r.dir.Publish("scraper", []hostfiles.File{{Name: "tls.crt", Mode: 0o444, UID: -1, GID: -1, Data: []byte(content)}})
+	_, err := r.dir.Publish(set, []hostfiles.File{{Name: "tls.crt", Mode: 0o444, UID: -1, GID: -1, Data: []byte(content)}})
 	expect.OK(r.t, err)
 }
 
