@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -56,6 +57,22 @@ type env struct {
 
 	// The common flags.
 	kubeconfig, nodeName, logFormat, logLevel string
+}
+
+// initScript is the program of the image that `chandler init` replaces. Manifests
+// name it.
+const initScript = "init.py"
+
+// Args returns the arguments of Run from a whole command line. The program that is
+// called by the name init.py is `chandler init`.
+func Args(commandLine []string) []string {
+	if len(commandLine) == 0 {
+		return nil
+	}
+	if filepath.Base(commandLine[0]) == initScript {
+		return append([]string{"init"}, commandLine[1:]...)
+	}
+	return commandLine[1:]
 }
 
 // Run runs one command and returns its error. Results go to out and logs to

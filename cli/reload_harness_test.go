@@ -35,7 +35,11 @@ func TestMain(m *testing.M) {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	os.Exit(cli.ExitCode(cli.Run(ctx, os.Args[1:], func(string) string { return "" }, os.Stdout, os.Stderr)))
+	err := cli.Run(ctx, cli.Args(os.Args), func(string) string { return "" }, os.Stdout, os.Stderr)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "chandler:", err)
+	}
+	os.Exit(cli.ExitCode(err))
 }
 
 // patience bounds every wait, for the sake of slow machines.
