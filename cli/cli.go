@@ -100,7 +100,7 @@ func Run(ctx context.Context, args []string, getenv func(string) string, out, lo
 	flags.StringVar(&e.logFormat, "log-format", "json", "json or text")
 	flags.StringVar(&e.logLevel, "log-level", "info", "debug, info, warn or error")
 	root.AddCommand(
-		e.agentCommand(), e.leaderCommand(), e.initCommand(), e.waitCommand(), e.reloadCommand(),
+		e.agentCommand(), e.leaderCommand(), e.initCommand(), e.installCommand(), e.waitCommand(), e.reloadCommand(),
 		e.checkCommand(), e.policyCommand(), e.alarmCommand(), e.versionCommand(),
 	)
 	for _, c := range root.Commands() {
