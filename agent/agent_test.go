@@ -39,6 +39,7 @@ func TestAgent(t *testing.T) {
 	eks := agentPod(t, c, fixtures.EKSNode)
 
 	t.Run("files appear, follow the Secret, and go with it", func(t *testing.T) { testSecret(t, eks) })
+	t.Run("several Secrets in one set", func(t *testing.T) { testProfiles(t, eks) })
 	t.Run("bad credentials hold back nothing", func(t *testing.T) { testBadCredentials(t, eks) })
 	t.Run("configuration is reloaded, a bad one is not", func(t *testing.T) { testReload(t, eks) })
 	t.Run("health and metrics", func(t *testing.T) { testServing(t, eks) })
@@ -102,6 +103,23 @@ func testSecret(t *testing.T, token *rest.Config) {
 	if got := b.file("aws/config.ini"); got != eksConfig {
 		t.Errorf("config.ini without credentials: got %q, want %q", got, eksConfig)
 	}
+}
+
+func testProfiles(t *testing.T, token *rest.Config) {
+	b := newBench(t, token)
+	b.setKeys(accessKey, secretKey)
+	billing := t.TempDir()
+	expect.OK(t, os.WriteFile(filepath.Join(billing, "aws_access_key_id"), []byte("AKIABILLING"), 0o600))
+	expect.OK(t, os.WriteFile(filepath.Join(billing, "aws_secret_access_key"), []byte(secretKey), 0o600))
+	entry := fmt.Sprintf("awsCredentials:\n- {name: billing, source: %q, set: aws, profile: billing, files: {uid: %d, gid: %d}}\n",
+		billing, os.Getuid(), os.Getgid())
+	b.replace(b.configFile, strings.Replace(readFile(t, b.configFile), "awsCredentials:\n", entry, 1))
+	b.start(fixtures.EKSNode)
+	second := credentialsINI(accessKey, secretKey)
+	first := strings.NewReplacer("default", "billing", accessKey, "AKIABILLING").Replace(second)
+	b.await("aws/credentials.ini", first+"\n"+second)
+	b.await("aws/config.ini", "[profile billing]\nregion = eu-west-1\n\n"+eksConfig)
+	b.awaitStatus("/readyz", http.StatusOK)
 }
 
 func testBadCredentials(t *testing.T, token *rest.Config) {

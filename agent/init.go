@@ -95,7 +95,7 @@ func (o InitOptions) writeRegion(facts identity.Facts, credentials bool) error {
 		o.Log.Warn("region not written, no source knows it", "path", o.RegionFile)
 		return nil
 	}
-	data, err := awsini.RenderConfig("default", region, awsini.Credentials{})
+	data, err := awsini.RenderConfig(awsini.Profile{Name: "default", Credentials: awsini.Credentials{Region: region}})
 	if err != nil {
 		return err
 	}
@@ -124,7 +124,7 @@ func (o InitOptions) writeCredentials(keys *awsini.Credentials) error {
 	if keys == nil {
 		return nil
 	}
-	data, err := awsini.RenderCredentials("default", *keys)
+	data, err := awsini.RenderCredentials(awsini.Profile{Name: "default", Credentials: *keys})
 	if err != nil {
 		return err
 	}

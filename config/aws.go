@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// AWSCredential turns one mounted Secret into one file set of AWS ini files.
+// AWSCredential turns one mounted Secret into one profile of AWS ini files.
 type AWSCredential struct {
 	// Name is a DNS label, unique in the list, e.g. "billing". Required.
 	Name string `json:"name"`
@@ -14,19 +14,26 @@ type AWSCredential struct {
 	// aws_secret_access_key, with aws_session_token if there is one, or
 	// credentials for an STS role. Required; it need not exist yet.
 	Source string `json:"source"`
+	// SetName is the file set. Empty means "aws" for the entry called "default", and
+	// "aws-NAME" for one called NAME. Entries of one set are profiles of the same
+	// files: each needs a Profile of its own, and all the same Files.
+	SetName string `json:"set"`
 	// Profile is the ini section that is written. Default: "default".
 	Profile string `json:"profile"`
 	// Files says who may read credentials.ini.
 	Files Files `json:"files"`
 }
 
-// Set returns the name of the file set: "aws" for the entry called "default",
-// and "aws-<name>" for others.
+// Set returns the name of the file set, "aws" or "aws-<name>".
 func (c AWSCredential) Set() string {
-	if c.Name == "default" {
+	switch {
+	case c.SetName != "":
+		return c.SetName
+	case c.Name == "default":
 		return "aws"
+	default:
+		return "aws-" + c.Name
 	}
-	return "aws-" + c.Name
 }
 
 func (c *AWSCredential) setDefaults() {
@@ -40,6 +47,9 @@ func defaultAWSCredentials() []AWSCredential {
 	return []AWSCredential{c}
 }
 
+var setRule = newRule(`^aws(-[a-z0-9]([-a-z0-9]*[a-z0-9])?)?$`, 67,
+	`want "aws" or "aws-NAME", the set of files that the profile goes into, with a NAME of lower-case letters, digits and '-'`)
+
 var profileRule = newRule(`^[A-Za-z0-9][A-Za-z0-9_.@:/+-]*$`, 64,
 	"want at most 64 letters, digits and _.@:/+- beginning with a letter or digit: it becomes the name of an ini section")
 
@@ -48,12 +58,32 @@ func validateAWSCredentials(path string, list []AWSCredential, hostDir string, p
 	for i, c := range list {
 		at := fmt.Sprintf("%s[%d]", path, i)
 		ps.dnsLabel(at+".name", c.Name)
-		ps.unique(at+".name", c.Name, names) // equal names would share a file set
+		ps.unique(at+".name", c.Name, names)
 		ps.absolutePath(at+".source", c.Source)
 		if strings.HasPrefix(c.Source+"/", hostDir+"/") {
 			ps.add(at+".source", c.Source, "want a directory outside hostDir, or published files would be read back as input")
 		}
+		if c.SetName != "" {
+			ps.matches(at+".set", c.SetName, setRule)
+		}
 		ps.matches(at+".profile", c.Profile, profileRule)
 		c.Files.validate(at+".files", ps)
+		c.validateSet(path, i, list[:i], ps)
+	}
+}
+
+// validateSet compares the entry at index i with those before it that have its set.
+func (c AWSCredential) validateSet(path string, i int, before []AWSCredential, ps *problems) {
+	for j, other := range before {
+		switch {
+		case other.Set() != c.Set(), other.Name == c.Name: // equal names are reported as such
+		case other.Profile == c.Profile:
+			ps.add(fmt.Sprintf("%s[%d].profile", path, i), c.Profile,
+				"is %s[%d].profile too, and both are of set %q: want one section for each Secret", path, j, c.Set())
+		case other.Files != c.Files:
+			ps.addBare(fmt.Sprintf("%s[%d].files", path, i),
+				"differs from %s[%d].files, and both are of set %q: want the same, as there is one credentials.ini", path, j, c.Set())
+			return
+		}
 	}
 }

@@ -327,9 +327,11 @@ func TestCandidateSelector(t *testing.T) {
 }
 
 func TestSetNames(t *testing.T) {
-	for name, want := range map[string]string{"default": "aws", "billing": "aws-billing"} {
-		if got := (AWSCredential{Name: name}).Set(); got != want {
-			t.Errorf("set of %q: got %q, want %q", name, got, want)
+	for _, tt := range []struct{ name, set, want string }{
+		{"default", "", "aws"}, {"billing", "", "aws-billing"}, {"billing", "aws", "aws"}, {"default", "aws-x", "aws-x"},
+	} {
+		if got := (AWSCredential{Name: tt.name, SetName: tt.set}).Set(); got != tt.want {
+			t.Errorf("set of %q with set %q: got %q, want %q", tt.name, tt.set, got, tt.want)
 		}
 	}
 }

@@ -79,6 +79,7 @@ func constraints() map[string]constraint {
 		"awsCredentials[]":         required("name", "source"),
 		"awsCredentials[].name":    pattern(labelShape),
 		"awsCredentials[].source":  pattern(pathShape),
+		"awsCredentials[].set":     optional(setRule),
 		"awsCredentials[].profile": ruled(profileRule),
 		"scraper.commonName":       ruled(commonNameRule),
 		"scraper.signerName":       pattern(`^[a-z0-9.-]+\.[a-z0-9.-]+/[a-z0-9.-]+$`),

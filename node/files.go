@@ -7,7 +7,6 @@ import (
 	"strings"
 
 	"github.com/chandler-k8s/chandler/hostfiles"
-	"github.com/chandler-k8s/chandler/node/awsini"
 	"github.com/chandler-k8s/chandler/node/identity"
 	"github.com/chandler-k8s/chandler/node/scrapercert"
 )
@@ -57,31 +56,10 @@ func renderCluster(facts identity.Facts) []hostfiles.File {
 	return files
 }
 
-// renderAWS gives the files of one credential. No credentials, no credentials.ini:
-// the region stands by itself.
-func renderAWS(c Credential, region string, keys awsini.Credentials, found bool) ([]hostfiles.File, error) {
-	config, err := awsini.RenderConfig(c.Profile, region, keys)
-	if err != nil {
-		return nil, err
-	}
-	files := []hostfiles.File{{Name: fileConfig, Mode: publicMode, UID: asCreated, GID: asCreated, Data: config}}
-	if !found {
-		return files, nil
-	}
-	credentials, err := awsini.RenderCredentials(c.Profile, keys)
-	if err != nil {
-		return nil, err
-	}
-	return append(files, hostfiles.File{Name: fileCredentials, Mode: c.Mode, UID: c.UID, GID: c.GID, Data: credentials}), nil
-}
-
 // Check tells whether the files of a set are what a consumer of it needs. The
 // error says what is missing or wrong.
 func Check(set string, files []hostfiles.File) error {
-	byName := map[string][]byte{}
-	for _, f := range files {
-		byName[f.Name] = f.Data
-	}
+	byName := contents(files)
 	switch {
 	case set == setCluster:
 		return checkCluster(byName)
@@ -94,21 +72,17 @@ func Check(set string, files []hostfiles.File) error {
 	}
 }
 
-func isAWS(set string) bool {
-	return set == setAWS || strings.HasPrefix(set, awsPrefix) && len(set) > len(awsPrefix)
+// contents are what files hold, by their names.
+func contents(files []hostfiles.File) map[string][]byte {
+	byName := map[string][]byte{}
+	for _, f := range files {
+		byName[f.Name] = f.Data
+	}
+	return byName
 }
 
-// publishedRegion reads the region out of a set's config.ini, "" if it has none.
-func publishedRegion(files []hostfiles.File) string {
-	for _, f := range files {
-		if f.Name != fileConfig {
-			continue
-		}
-		if settings, err := awsini.Parse(f.Data); err == nil {
-			return settings["region"]
-		}
-	}
-	return ""
+func isAWS(set string) bool {
+	return set == setAWS || strings.HasPrefix(set, awsPrefix) && len(set) > len(awsPrefix)
 }
 
 // CheckName refuses what is not the name of a set.
@@ -126,24 +100,6 @@ func checkCluster(files map[string][]byte) error {
 	}
 	if facts.Value(identity.ClusterID) == "" {
 		return errors.New("the cluster ID is not known: set identity.clusterID, or see the log for the sources that failed")
-	}
-	return nil
-}
-
-// checkAWS wants a region. Credentials are checked where there are some: on a
-// node whose pods assume roles, there are none.
-func checkAWS(files map[string][]byte) error {
-	config, err := awsini.Parse(files[fileConfig])
-	if err != nil {
-		return fmt.Errorf("%s: %w", fileConfig, err)
-	}
-	if config["region"] == "" {
-		return fmt.Errorf("%s has no region: set identity.region, or see the log for the sources that failed", fileConfig)
-	}
-	if data, ok := files[fileCredentials]; ok {
-		if _, err := awsini.Parse(data); err != nil {
-			return fmt.Errorf("%s: %w", fileCredentials, err)
-		}
 	}
 	return nil
 }

@@ -21,7 +21,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/chandler-k8s/chandler/hostfiles"
-	"github.com/chandler-k8s/chandler/node/awsini"
 	"github.com/chandler-k8s/chandler/node/identity"
 	"github.com/chandler-k8s/chandler/node/scrapercert"
 )
@@ -36,19 +35,6 @@ const (
 	// region is in the first files; with the API server down it is refused at once.
 	firstAnswer = 5 * time.Second
 )
-
-// Credential is one mounted Secret and the set that it becomes.
-type Credential struct {
-	// Set is "aws" or "aws-<name>".
-	Set string
-	// Source is the directory of the mounted Secret.
-	Source string
-	// Profile is the section's name in the ini files, e.g. "default".
-	Profile string
-	// Mode, UID and GID are those of credentials.ini.
-	Mode     fs.FileMode
-	UID, GID int
-}
 
 // Options are what New needs.
 type Options struct {
@@ -69,6 +55,7 @@ type Node struct {
 	Options
 	metrics *metrics
 	hints   chan struct{}
+	unused  map[string]string // keys of Secrets that the log has named, by source; the loop's own
 
 	mu     sync.Mutex // guards what follows
 	passed time.Time  // when the last pass ended; zero before Run
@@ -78,7 +65,7 @@ type Node struct {
 
 // New assembles a Node. It does no I/O.
 func New(o Options) *Node {
-	n := &Node{Options: o, hints: make(chan struct{}, 1), good: map[string]bool{}, failed: map[string]string{}}
+	n := &Node{Options: o, hints: make(chan struct{}, 1), unused: map[string]string{}, good: map[string]bool{}, failed: map[string]string{}}
 	n.metrics = newMetrics(o.Metrics, n.sets())
 	return n
 }
@@ -163,14 +150,8 @@ func (n *Node) pass() error {
 	if facts.Value(identity.ClusterID) != "" || facts.Value(identity.Region) != "" {
 		n.publish(setCluster, func() ([]hostfiles.File, error) { return renderCluster(facts), nil })
 	}
-	for _, c := range n.Credentials {
-		n.publish(c.Set, func() ([]hostfiles.File, error) {
-			keys, err := awsini.Read(c.Source)
-			if err != nil && !errors.Is(err, awsini.ErrNone) {
-				return nil, err
-			}
-			return renderAWS(c, n.region(c.Set, facts), keys, err == nil)
-		})
+	for _, group := range bySet(n.Credentials) {
+		n.publish(group[0].Set, func() ([]hostfiles.File, error) { return n.awsFiles(group, facts) })
 	}
 	n.publishScraper()
 	n.beat()
@@ -192,20 +173,6 @@ func (n *Node) publishScraper() {
 	}
 }
 
-// region is the AWS region for a set's config.ini: one of AWS, or whatever the
-// configuration says. While none is known, the one that is published stays.
-func (n *Node) region(set string, facts identity.Facts) string {
-	region := facts[identity.Region]
-	if identity.PartitionOf(region.Value) != "" || region.Source == identity.SourceConfig {
-		return region.Value
-	}
-	files, err := n.Dir.Read(set)
-	if region.Value != "" || err != nil {
-		return "" // of another cloud; or nothing is published, which Publish reports if it matters
-	}
-	return publishedRegion(files)
-}
-
 func (n *Node) beat() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -213,26 +180,33 @@ func (n *Node) beat() {
 }
 
 // publish renders and publishes one set and handles its error: it is logged when
-// it is new, and counted always.
+// it is new, and counted always. Files beside an error are published all the same: the
+// error is about a part of them.
 func (n *Node) publish(set string, render func() ([]hostfiles.File, error)) {
 	files, err := render()
-	changed := false
-	if err == nil {
-		changed, err = n.Dir.Publish(set, files)
+	changed, partly := false, err != nil && len(files) > 0
+	if err == nil || partly {
+		var failed error
+		if changed, failed = n.Dir.Publish(set, files); failed != nil {
+			err, partly = failed, false
+		}
+	}
+	if changed {
+		n.metrics.published.WithLabelValues(set).Inc()
 	}
 	isNew := n.note(set, err)
 	if err != nil {
 		n.metrics.errors.WithLabelValues(set).Inc()
-		if isNew {
+		switch {
+		case isNew && partly:
+			n.Log.Error("set published in part, the last good profiles stay", "set", set, "err", err)
+		case isNew:
 			n.Log.Error("set not published, the last good files stay", "set", set, "err", err)
 		}
 		return
 	}
 	if isNew || changed {
 		n.Log.Info("set published", "set", set, "files", len(files), "changed", changed)
-	}
-	if changed {
-		n.metrics.published.WithLabelValues(set).Inc()
 	}
 	n.metrics.success.WithLabelValues(set).SetToCurrentTime()
 }
@@ -308,8 +282,8 @@ func (n *Node) obsolete(set string) bool {
 
 func (n *Node) sets() []string {
 	sets := []string{setCluster}
-	for _, c := range n.Credentials {
-		sets = append(sets, c.Set)
+	for _, group := range bySet(n.Credentials) {
+		sets = append(sets, group[0].Set)
 	}
 	if n.Scraper != nil {
 		sets = append(sets, setScraper)

@@ -4,6 +4,7 @@ package examples_test
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -49,6 +50,40 @@ func TestStaticAuthorization(t *testing.T) {
 	want.User.Name = fixtures.ScraperCommonName
 	if got := rules.Authorization.Static; len(got) != 1 || got[0] != want {
 		t.Errorf("got rules %v, want %v alone", got, want)
+	}
+}
+
+// TestCredentialsAreWaitedFor: an AWS SDK that finds no credentials.ini, or may not read it,
+// goes on as the role of the node.
+func TestCredentialsAreWaitedFor(t *testing.T) {
+	files, err := filepath.Glob(filepath.Join(fixtures.Root(), "deploy", "examples", "*.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	consumers := 0
+	for _, file := range files {
+		for _, document := range strings.Split(read(t, filepath.Base(file)), "\n---\n") {
+			var workload appsv1.DaemonSet // the pod of a Deployment reads alike
+			if err := yaml.Unmarshal([]byte(document), &workload); err != nil {
+				t.Fatal(err)
+			}
+			pod := workload.Spec.Template.Spec
+			reads := func(c corev1.Container) bool {
+				return slices.ContainsFunc(c.Env, func(e corev1.EnvVar) bool { return e.Name == "AWS_SHARED_CREDENTIALS_FILE" })
+			}
+			waits := func(c corev1.Container) bool {
+				return len(c.Args) > 0 && c.Args[0] == "wait" && slices.Contains(c.Args, "--require-credentials") && c.SecurityContext.RunAsUser == nil
+			}
+			if !slices.ContainsFunc(pod.Containers, reads) {
+				continue
+			}
+			if consumers++; !slices.ContainsFunc(pod.InitContainers, waits) {
+				t.Errorf("%s: no init container waits for credentials as the user of the pod", file)
+			}
+		}
+	}
+	if consumers == 0 {
+		t.Error("no example reads credentials")
 	}
 }
 
