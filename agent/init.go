@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -18,8 +19,10 @@ import (
 )
 
 const (
-	// initPublic is for files without secrets, initSecret for credentials.ini.
+	// initPublic is what the image that Init replaces writes. Its volumes are the
+	// pod's own, and its containers may run as any user.
 	initPublic fs.FileMode = 0o644
+	// initSecret is for credentials.ini where the flags say who reads it.
 	initSecret fs.FileMode = 0o640
 	// maxKeyFile bounds a key file, in bytes.
 	maxKeyFile = 16 << 10
@@ -32,9 +35,11 @@ type InitOptions struct {
 	MachineNamespace string
 	// ClusterIDFile, RegionFile and CredentialsFile are written.
 	ClusterIDFile, RegionFile, CredentialsFile string
-	// AccessKeyFile and SecretKeyFile are read. Both absent means no credentials.
+	// AccessKeyFile and SecretKeyFile are read. If either is absent or empty, there are
+	// no credentials.
 	AccessKeyFile, SecretKeyFile string
-	// UID and GID own credentials.ini; -1 leaves what the system gives.
+	// UID and GID own credentials.ini, which others cannot read then; -1 leaves what
+	// the system gives.
 	UID, GID int
 	// Kubeconfig and NodeName are as in Options; NodeName may be empty.
 	Kubeconfig, NodeName string
@@ -43,24 +48,32 @@ type InitOptions struct {
 }
 
 // Init writes the three files once. Each is written whatever happens to the
-// others; the error names those that were not.
+// others; the error names those that were not. Missing credentials are logged, and
+// so is a missing region without credentials: the image that Init replaces succeeds
+// then.
 func Init(ctx context.Context, o InitOptions) error {
+	keys, keysErr := o.credentials()
+	facts, asked := o.resolve(ctx)
+	err := errors.Join(o.writeClusterID(facts), o.writeRegion(facts, keys != nil))
+	if err != nil {
+		err = errors.Join(err, asked) // why it is not known
+	}
+	return errors.Join(err, keysErr, o.writeCredentials(keys))
+}
+
+// resolve asks every source once. The error says which could not be asked.
+func (o InitOptions) resolve(ctx context.Context) (identity.Facts, error) {
 	kube, err := loadKubeconfig(o.Kubeconfig, "chandler/"+o.Version+" (init)")
 	if err != nil {
-		return errors.Join(o.writeCredentials(), err)
+		return nil, err
 	}
 	resolver, err := newResolver(identity.Options{
 		NodeName: o.NodeName, MachineNamespace: o.MachineNamespace, Log: o.Log, Metrics: prometheus.NewRegistry(),
 	}, kube)
 	if err != nil {
-		return errors.Join(o.writeCredentials(), err)
+		return nil, err
 	}
-	facts, asked := resolver.Resolve(ctx)
-	err = errors.Join(o.writeClusterID(facts), o.writeRegion(facts))
-	if err != nil {
-		err = errors.Join(err, asked) // why it is not known
-	}
-	return errors.Join(err, o.writeCredentials())
+	return resolver.Resolve(ctx)
 }
 
 func (o InitOptions) writeClusterID(facts identity.Facts) error {
@@ -71,10 +84,16 @@ func (o InitOptions) writeClusterID(facts identity.Facts) error {
 	return o.write(o.ClusterIDFile, data, initPublic, -1, -1)
 }
 
-func (o InitOptions) writeRegion(facts identity.Facts) error {
+// writeRegion fails without a region only if there are credentials: they are of no
+// use then.
+func (o InitOptions) writeRegion(facts identity.Facts, credentials bool) error {
 	region := facts.Value(identity.Region)
-	if region == "" {
+	if region == "" && credentials {
 		return fmt.Errorf("write %s: no source knows the region", o.RegionFile)
+	}
+	if region == "" {
+		o.Log.Warn("region not written, no source knows it", "path", o.RegionFile)
+		return nil
 	}
 	data, err := awsini.RenderConfig(awsini.Profile{Name: "default", Credentials: awsini.Credentials{Region: region}})
 	if err != nil {
@@ -83,32 +102,49 @@ func (o InitOptions) writeRegion(facts identity.Facts) error {
 	return o.write(o.RegionFile, data, initPublic, -1, -1)
 }
 
-func (o InitOptions) writeCredentials() error {
-	access, err := readKeyFile(o.AccessKeyFile)
-	secret, err2 := readKeyFile(o.SecretKeyFile)
+// credentials returns nil if there are none.
+func (o InitOptions) credentials() (*awsini.Credentials, error) {
+	access, err := o.readKeyFile(o.AccessKeyFile)
+	secret, err2 := o.readKeyFile(o.SecretKeyFile)
 	if err := errors.Join(err, err2); err != nil {
-		return err
+		return nil, err
+	}
+	if access == "" || secret == "" {
+		o.Log.Warn("credentials not written, a key is missing", "path", o.CredentialsFile)
+		return nil, nil
 	}
 	keys, err := awsini.New(access, awsini.Secret(secret))
-	if errors.Is(err, awsini.ErrNone) {
-		o.Log.Info("no AWS keys mounted, no credentials file written", "path", o.AccessKeyFile)
+	if err != nil {
+		return nil, fmt.Errorf("write %s from %s and %s: %w", o.CredentialsFile, o.AccessKeyFile, o.SecretKeyFile, err)
+	}
+	return &keys, nil
+}
+
+func (o InitOptions) writeCredentials(keys *awsini.Credentials) error {
+	if keys == nil {
 		return nil
 	}
-	if err != nil {
-		return fmt.Errorf("write %s from %s and %s: %w", o.CredentialsFile, o.AccessKeyFile, o.SecretKeyFile, err)
-	}
-	data, err := awsini.RenderCredentials(awsini.Profile{Name: "default", Credentials: keys})
+	data, err := awsini.RenderCredentials(awsini.Profile{Name: "default", Credentials: *keys})
 	if err != nil {
 		return err
 	}
-	return o.write(o.CredentialsFile, data, initSecret, o.UID, o.GID)
+	mode := initPublic
+	if o.UID >= 0 || o.GID >= 0 {
+		mode = initSecret
+	}
+	return o.write(o.CredentialsFile, data, mode, o.UID, o.GID)
 }
 
-// readKeyFile returns "" for a file that does not exist.
-func readKeyFile(path string) (string, error) {
+// readKeyFile returns the first line of a file that has any, and warns of one that
+// has not or does not exist.
+func (o InitOptions) readKeyFile(path string) (string, error) {
 	f, err := os.Open(path) //nolint:gosec // the path is a flag
 	if errors.Is(err, fs.ErrNotExist) {
+		o.Log.Warn("key file does not exist", "path", path)
 		return "", nil
+	}
+	if errors.Is(err, fs.ErrPermission) {
+		return "", fmt.Errorf("%w: let user %d read it, by the pod's fsGroup or runAsUser", err, os.Getuid())
 	}
 	if err != nil {
 		return "", err
@@ -118,30 +154,21 @@ func readKeyFile(path string) (string, error) {
 	if err == nil && len(data) > maxKeyFile {
 		err = fmt.Errorf("%s is longer than %d bytes", path, maxKeyFile)
 	}
-	return strings.TrimSpace(string(data)), err
+	line, more, _ := strings.Cut(strings.TrimSpace(string(data)), "\n")
+	if err == nil && line == "" {
+		o.Log.Warn("key file is empty", "path", path)
+	}
+	if more != "" {
+		o.Log.Warn("key file has more than one line, using the first", "path", path)
+	}
+	return strings.TrimSpace(line), err
 }
 
-// write puts a whole file in place by a rename, so that no container ever sees
-// half of it, with its mode and owner set before.
-func (o InitOptions) write(path string, data []byte, mode fs.FileMode, uid, gid int) (err error) {
+func (o InitOptions) write(path string, data []byte, mode fs.FileMode, uid, gid int) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil { //nolint:gosec // other containers read it
 		return err
 	}
-	f, err := os.CreateTemp(filepath.Dir(path), "..chandler-*") // created with mode 0600
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, os.Remove(f.Name()))
-		}
-	}()
-	_, err = f.Write(data)
-	err = errors.Join(err, f.Chown(uid, gid), f.Chmod(mode), f.Sync(), f.Close())
-	if err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	if err := os.Rename(f.Name(), path); err != nil {
+	if err := replaceFile(path, bytes.NewReader(data), mode, uid, gid); err != nil {
 		return err
 	}
 	o.Log.Info("file written", "path", path, "mode", mode.String())

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -18,20 +19,27 @@ import (
 	"github.com/chandler-k8s/chandler/hostfiles"
 )
 
+// ErrHoldsSets says that a watched directory has sets in it and no files of its own.
+var ErrHoldsSets = errors.New("directory holds sets and no files")
+
 // ReloadOptions are the flags of Reload. Exactly one of PIDFile, Process, URL and
 // Command says what to do.
 type ReloadOptions struct {
-	// Dir is watched, e.g. "/host/scraper". Its subdirectories are not. It need not
-	// exist yet.
-	Dir string
+	// Dirs are watched, e.g. "/host/aws". Their subdirectories are not. They need not
+	// exist yet. At least one.
+	Dirs []string
 	// Signal goes to the process whose number is in PIDFile, or which is called
 	// Process.
 	Signal           syscall.Signal
 	PIDFile, Process string
 	// URL gets a POST.
 	URL string
-	// Command is run, and run anew on each change.
+	// Command runs from the start and is restarted on each change, or with Exec runs
+	// once on each change.
 	Command []string
+	Exec    bool
+	// Timeout bounds one POST, and one run of the command with Exec.
+	Timeout time.Duration
 	// Grace is how long the command has to end before it is killed. Zero kills it at
 	// once.
 	Grace time.Duration
@@ -45,19 +53,26 @@ type ReloadOptions struct {
 	Log      *slog.Logger
 }
 
-// Reload acts whenever the content of the directory has changed: not at the start,
+// Reload acts whenever the content of a directory has changed: not at the start,
 // not for events without a change of content, and not when content is removed.
-// It blocks until ctx ends and returns nil then, or with Command until that has
-// ended, and returns nil or ExitError then.
+// It blocks until ctx ends and returns nil then, or with a wrapped command until that
+// has ended, and returns nil or ExitError then. ErrHoldsSets: it has not started.
 func Reload(ctx context.Context, o ReloadOptions) error {
-	if len(o.Command) > 0 {
+	for _, dir := range o.Dirs {
+		if _, err := fingerprint(dir); errors.Is(err, ErrHoldsSets) {
+			return err
+		}
+	}
+	switch {
+	case o.Exec:
+		return o.notify(ctx, o.execute)
+	case len(o.Command) > 0:
 		return o.wrap(ctx)
+	case o.URL != "":
+		return o.notify(ctx, o.post)
+	default:
+		return o.notify(ctx, o.signal)
 	}
-	act := o.signal
-	if o.URL != "" {
-		act = o.post
-	}
-	return o.notify(ctx, act)
 }
 
 const (
@@ -65,82 +80,125 @@ const (
 	mostRetry  = time.Minute
 )
 
+// action makes the consumer reload and says how. It gets the directories that have
+// changed.
+type action func(ctx context.Context, changed []string) (what string, err error)
+
 // notify acts on each change, and again with growing pauses until that succeeds.
-func (o ReloadOptions) notify(ctx context.Context, act func(context.Context) (string, error)) error {
+func (o ReloadOptions) notify(ctx context.Context, act action) error {
 	changes, done := o.follow(ctx)
 	defer done()
 	for {
+		var changed []string
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-changes:
+		case changed = <-changes:
 		}
 		for pause := firstRetry; ; pause = min(2*pause, mostRetry) {
-			what, err := act(ctx)
+			what, err := act(ctx, changed)
 			if ctx.Err() != nil {
 				return nil
 			}
 			if err == nil {
-				o.Log.Info("told of the change", "path", o.Dir, "what", what)
+				o.Log.Info("reload triggered", "path", pathList(changed), "what", what)
 				break
 			}
-			o.Log.Error("not told of the change, trying again", "path", o.Dir, "pause", pause, "err", err)
+			o.Log.Error("reload failed, retrying", "path", pathList(changed), "pause", pause, "err", err)
 			timer := time.NewTimer(pause)
 			select {
 			case <-ctx.Done():
 				timer.Stop()
 				return nil
-			case <-changes:
+			case more := <-changes:
 				timer.Stop()
-				pause = firstRetry
+				changed, pause = union(changed, more), firstRetry
 			case <-timer.C:
 			}
 		}
 	}
 }
 
-// follow sends once for one or several changes since it was called. The caller calls
-// done, after ctx has ended or to end it.
-func (o ReloadOptions) follow(ctx context.Context) (changes <-chan struct{}, done func()) {
-	seen, err := fingerprint(o.Dir)
-	problem := o.complain("", err)
-	o.Log.Info("watching", "path", o.Dir)
+// follow sends the directories that have changed since it was called, or since it
+// sent last. The caller calls done, after ctx has ended or to end it.
+func (o ReloadOptions) follow(ctx context.Context) (changes <-chan []string, done func()) {
+	w := watched{dirs: o.Dirs, log: o.Log, seen: map[string]string{}, problems: map[string]string{}}
+	w.look()
+	for _, dir := range o.Dirs {
+		o.Log.Info("watching", "path", dir)
+	}
 	ctx, cancel := context.WithCancel(ctx)
-	hints, out, ended := make(chan struct{}, 1), make(chan struct{}, 1), make(chan struct{})
+	hints, out, ended := make(chan struct{}, 1), make(chan []string, 1), make(chan struct{})
 	go func() {
 		defer close(hints)
-		hostfiles.Follow(ctx, []string{o.Dir}, reloadTick, func() { offer(hints) }, func(err error) {
-			o.Log.Warn("directory is not watched, looking at it now and then", "path", o.Dir, "every", reloadTick, "err", err)
+		hostfiles.Follow(ctx, o.Dirs, reloadTick, func() { offer(hints) }, func(err error) {
+			o.Log.Warn("directory is not watched, looking at it now and then", "path", pathList(o.Dirs), "every", reloadTick, "err", err)
 		})
 	}()
 	go func() {
 		defer close(ended)
 		for range hints {
-			now, err := fingerprint(o.Dir)
-			problem = o.complain(problem, err)
-			if err == nil && now != "" && now != seen {
-				seen = now
-				offer(out)
+			changed := w.look()
+			if len(changed) == 0 {
+				continue
 			}
+			select {
+			case waiting := <-out:
+				changed = union(waiting, changed)
+			default:
+			}
+			out <- changed // there is room: nothing else sends
 		}
 	}()
 	return out, func() { cancel(); <-ended }
 }
 
+// watched is what a look at the directories is compared with.
+type watched struct {
+	dirs []string
+	log  *slog.Logger
+	// seen and problems have each directory's last content and error.
+	seen, problems map[string]string
+}
+
+// look returns the directories that have other content than at the last look. One
+// that is empty or cannot be read has not changed.
+func (w watched) look() (changed []string) {
+	for _, dir := range w.dirs {
+		now, err := fingerprint(dir)
+		w.complain(dir, err)
+		if err == nil && now != "" && now != w.seen[dir] {
+			w.seen[dir] = now
+			changed = append(changed, dir)
+		}
+	}
+	return changed
+}
+
 // complain logs an error that differs from the last one.
-func (o ReloadOptions) complain(last string, err error) string {
+func (w watched) complain(dir string, err error) {
 	if err == nil {
-		return ""
+		delete(w.problems, dir)
+		return
 	}
-	if err.Error() != last {
-		o.Log.Warn("directory not read, what was there before counts", "path", o.Dir, "err", err)
+	if err.Error() != w.problems[dir] {
+		w.log.Error("directory not read, keeping what was there before", "path", dir, "err", err)
 	}
-	return err.Error()
+	w.problems[dir] = err.Error()
+}
+
+// pathList joins directories as PATH does.
+func pathList(dirs []string) string { return strings.Join(dirs, string(os.PathListSeparator)) }
+
+func union(a, b []string) []string {
+	all := slices.Concat(a, b)
+	slices.Sort(all)
+	return slices.Compact(all)
 }
 
 // fingerprint stands for the names and contents of the files in a directory, links
-// followed; "" for one that is absent or has none. A set that is swapped meanwhile
-// is read again.
+// followed; "" for one that is absent or has none. It fails with ErrHoldsSets. A set
+// that is swapped meanwhile is read again.
 func fingerprint(dir string) (string, error) {
 	const attempts = 10
 	for range attempts {
@@ -171,6 +229,7 @@ func hashFiles(dir string) (string, error) {
 		return "", err
 	}
 	total, files := sha256.New(), 0
+	var sets []string
 	for _, e := range entries { // sorted by name
 		if strings.HasPrefix(e.Name(), "..") {
 			continue // a set's own, which the links lead to
@@ -184,6 +243,9 @@ func hashFiles(dir string) (string, error) {
 			return "", err
 		}
 		if !info.Mode().IsRegular() {
+			if current(path) != "" {
+				sets = append(sets, path)
+			}
 			continue
 		}
 		content, err := hashFile(path)
@@ -194,6 +256,9 @@ func hashFiles(dir string) (string, error) {
 		total.Write(binary.BigEndian.AppendUint64(nil, uint64(len(e.Name()))))
 		total.Write([]byte(e.Name()))
 		total.Write(content)
+	}
+	if files == 0 && len(sets) > 0 {
+		return "", fmt.Errorf("watch %s: %w: name those that the consumer reads, of %s", dir, ErrHoldsSets, strings.Join(sets, ", "))
 	}
 	if files == 0 {
 		return "", nil

@@ -11,18 +11,13 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
-	"time"
 )
 
-const (
-	// postPatience bounds one POST. Prometheus answers once it has reloaded.
-	postPatience = 30 * time.Second
-	// maxComm is what the kernel keeps of a process's name, in bytes.
-	maxComm = 15
-)
+// maxComm is what the kernel keeps of a process's name, in bytes.
+const maxComm = 15
 
 // signal signals the process and says which.
-func (o ReloadOptions) signal(context.Context) (string, error) {
+func (o ReloadOptions) signal(context.Context, []string) (string, error) {
 	find := func() (int, error) { return processCalled(o.Process) }
 	if o.PIDFile != "" {
 		find = func() (int, error) { return readPID(o.PIDFile) }
@@ -134,8 +129,8 @@ func parseStat(line string) (processEntry, bool) {
 
 // post sends an empty POST and wants a status of 200 to 299. It follows no
 // redirect: that would be a GET of something else.
-func (o ReloadOptions) post(ctx context.Context) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, postPatience)
+func (o ReloadOptions) post(ctx context.Context, _ []string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, o.Timeout)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, o.URL, nil)
 	if err != nil {

@@ -28,10 +28,12 @@ type child struct {
 	err   error // of Wait, once ended is closed
 }
 
-func (o ReloadOptions) startChild() (*child, error) {
+// startChild starts the command with these variables on top of our own environment.
+func (o ReloadOptions) startChild(variables ...string) (*child, error) {
 	// Not CommandContext: it gets signals, and time to end.
 	cmd := exec.Command(o.Command[0], o.Command[1:]...) //nolint:gosec,noctx // the caller's own command
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, o.Out, o.Err
+	cmd.Env = append(os.Environ(), variables...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.WaitDelay = time.Second // what it has left behind must not hold us up
 	if err := cmd.Start(); err != nil {
@@ -68,7 +70,7 @@ func (c *child) result() error {
 }
 
 // wrap runs the command until it ends by itself or by a signal that was passed on,
-// and runs it anew on each change.
+// and restarts it on each change.
 func (o ReloadOptions) wrap(ctx context.Context) error {
 	changes, done := o.follow(ctx)
 	defer done()
@@ -90,9 +92,9 @@ func (o ReloadOptions) wrap(ctx context.Context) error {
 				return err
 			}
 			kill = nil
-		case <-changes:
+		case changed := <-changes:
 			if kill == nil && ctx.Err() == nil {
-				o.Log.Info("content changed, restarting the command", "path", o.Dir, "pid", running.cmd.Process.Pid)
+				o.Log.Info("content changed, restarting the command", "path", pathList(changed), "pid", running.cmd.Process.Pid)
 				running.signal(syscall.SIGTERM)
 				kill = time.After(o.Grace)
 			}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -58,6 +59,22 @@ type env struct {
 	kubeconfig, nodeName, logFormat, logLevel string
 }
 
+// initScript is the program of the image that `chandler init` replaces. Manifests
+// name it.
+const initScript = "init.py"
+
+// Args returns the arguments of Run from a whole command line. The program that is
+// called by the name init.py is `chandler init`.
+func Args(commandLine []string) []string {
+	if len(commandLine) == 0 {
+		return nil
+	}
+	if filepath.Base(commandLine[0]) == initScript {
+		return append([]string{"init"}, commandLine[1:]...)
+	}
+	return commandLine[1:]
+}
+
 // Run runs one command and returns its error. Results go to out and logs to
 // logs. It blocks until the command has ended; ctx ends long-running ones.
 func Run(ctx context.Context, args []string, getenv func(string) string, out, logs io.Writer) error {
@@ -83,7 +100,7 @@ func Run(ctx context.Context, args []string, getenv func(string) string, out, lo
 	flags.StringVar(&e.logFormat, "log-format", "json", "json or text")
 	flags.StringVar(&e.logLevel, "log-level", "info", "debug, info, warn or error")
 	root.AddCommand(
-		e.agentCommand(), e.leaderCommand(), e.initCommand(), e.waitCommand(), e.reloadCommand(),
+		e.agentCommand(), e.leaderCommand(), e.initCommand(), e.installCommand(), e.waitCommand(), e.reloadCommand(),
 		e.checkCommand(), e.policyCommand(), e.alarmCommand(), e.versionCommand(),
 	)
 	for _, c := range root.Commands() {

@@ -35,7 +35,11 @@ func TestMain(m *testing.M) {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	os.Exit(cli.ExitCode(cli.Run(ctx, os.Args[1:], func(string) string { return "" }, os.Stdout, os.Stderr)))
+	err := cli.Run(ctx, cli.Args(os.Args), func(string) string { return "" }, os.Stdout, os.Stderr)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "chandler:", err)
+	}
+	os.Exit(cli.ExitCode(err))
 }
 
 // patience bounds every wait, for the sake of slow machines.
@@ -120,9 +124,11 @@ func (r *reloader) code() int {
 	return r.cmd.ProcessState.ExitCode()
 }
 
-func (r *reloader) publish(content string) {
+func (r *reloader) publish(content string) { r.publishSet("scraper", content) }
+
+func (r *reloader) publishSet(set, content string) {
 	r.t.Helper()
-	_, err := r.dir.Publish("scraper", []hostfiles.File{{Name: "tls.crt", Mode: 0o444, UID: -1, GID: -1, Data: []byte(content)}})
+	_, err := r.dir.Publish(set, []hostfiles.File{{Name: "tls.crt", Mode: 0o444, UID: -1, GID: -1, Data: []byte(content)}})
 	expect.OK(r.t, err)
 }
 

@@ -31,7 +31,7 @@ func TestReloadSignalsByPIDFile(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "pid")
 	r.start("--signal", "USR2", "--pid-file", file)
 	r.publish("two")
-	r.awaitOutput("not told of the change") // the consumer writes its file late
+	r.awaitOutput("reload failed") // the consumer writes its file late
 	expect.OK(t, os.WriteFile(file, fmt.Appendf(nil, "%d\n", consumer.Process.Pid), 0o600))
 	r.awaitJournal("ready", "hangup")
 	// Events without a change of content: the same again, and other modes.
@@ -128,7 +128,7 @@ func TestReloadPosts(t *testing.T) {
 	r.awaitOutput("500 Internal Server Error")
 	r.awaitOutput("bad configuration")
 	r.awaitOutput("302 Found")
-	r.awaitOutput("msg=\"told of the change\"")
+	r.awaitOutput("msg=\"reload triggered\"")
 	if got := asked.Load(); got != 3 {
 		t.Errorf("POSTs: got %d, want 3", got)
 	}
@@ -230,7 +230,13 @@ func TestReloadUsage(t *testing.T) {
 		"nobody's signal":    {[]string{"--watch", "/x", "--url", "http://localhost", "--process", "p"}, "--signal goes with"},
 		"unknown signal":     {[]string{"--watch", "/x", "--signal", "HANGUP", "--process", "p"}, "HANGUP"},
 		"not a URL":          {[]string{"--watch", "/x", "--url", "localhost:9090"}, "http://HOST/PATH"},
-		"command not dashed": {[]string{"--watch", "/x", "true"}, "unknown command or argument"},
+		"command not dashed": {[]string{"--watch", "/x", "true"}, "a command goes after --"},
+		"half dashed":        {[]string{"--watch", "/x", "true", "--", "true"}, "a command goes after --"},
+		"hook without dash":  {[]string{"--watch", "/x", "--exec", "nginx -s reload"}, "a command goes after --"},
+		"hook of nothing":    {[]string{"--watch", "/x", "--exec"}, "--exec"},
+		"hook and URL":       {[]string{"--watch", "/x", "--url", "http://localhost", "--exec", "--", "true"}, "want one of"},
+		"no time at all":     {[]string{"--watch", "/x", "--timeout", "0s", "--exec", "--", "true"}, "--timeout"},
+		"one without a name": {[]string{"--watch", "/x", "--watch", "", "--", "true"}, "--watch is required"},
 		"negative grace":     {[]string{"--watch", "/x", "--grace", "-1s", "--", "true"}, "--grace"},
 	} {
 		t.Run(name, func(t *testing.T) {

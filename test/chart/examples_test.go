@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -23,16 +24,19 @@ func TestExamples(t *testing.T) {
 	w := newWorld(t)
 	expect.OK(t, w.Apply(t.Context(), []byte("apiVersion: v1\nkind: Namespace\nmetadata: {name: monitoring}\n")))
 	image := "image: " + ours(t, find(t, objects(t, deploy("daemonset.yaml")), "DaemonSet"))[0].Image + "\n"
-	for _, name := range []string{"exporter", "prometheus", "kube-rbac-proxy"} {
+	for _, name := range []string{"exporter", "prometheus", "kube-rbac-proxy", "cloudwatch-exporter"} {
 		t.Run(name, func(t *testing.T) {
 			file := deploy("examples", name+".yaml")
 			w.apply(t, file)
 			for _, object := range objects(t, file) {
+				for _, c := range wrapped(t, object) {
+					checkCommandLine(t, append(c.Command[1:], c.Args...))
+				}
 				for _, c := range ours(t, object) {
 					if !strings.Contains(image, c.Image) {
 						t.Errorf("container %s: got image %s, want %s", c.Name, c.Image, image)
 					}
-					checkCommandLine(t, c)
+					checkCommandLine(t, c.Args)
 				}
 			}
 		})
@@ -42,28 +46,41 @@ func TestExamples(t *testing.T) {
 // ours returns the containers of a workload that run our image.
 func ours(t *testing.T, object *unstructured.Unstructured) []corev1.Container {
 	t.Helper()
-	template, found, err := unstructured.NestedMap(object.Object, "spec", "template")
+	return containers(t, object, func(c corev1.Container) bool { return strings.Contains(c.Image, "/chandler:") })
+}
+
+// wrapped returns those of another image that run our program.
+func wrapped(t *testing.T, object *unstructured.Unstructured) []corev1.Container {
+	t.Helper()
+	return containers(t, object, func(c corev1.Container) bool {
+		return len(c.Command) > 0 && filepath.Base(c.Command[0]) == "chandler"
+	})
+}
+
+func containers(t *testing.T, object *unstructured.Unstructured, wanted func(corev1.Container) bool) (found []corev1.Container) {
+	t.Helper()
+	template, ok, err := unstructured.NestedMap(object.Object, "spec", "template")
 	expect.OK(t, err)
-	if !found {
+	if !ok {
 		return nil
 	}
 	var pod corev1.PodTemplateSpec
 	expect.OK(t, runtime.DefaultUnstructuredConverter.FromUnstructured(template, &pod))
-	var containers []corev1.Container
 	for _, c := range append(pod.Spec.InitContainers, pod.Spec.Containers...) {
-		if strings.Contains(c.Image, "/chandler:") {
-			containers = append(containers, c)
+		if wanted(c) {
+			found = append(found, c)
 		}
 	}
-	return containers
+	return found
 }
 
 // checkCommandLine lets the program read the arguments, and tells it to do nothing.
-func checkCommandLine(t *testing.T, c corev1.Container) {
+func checkCommandLine(t *testing.T, args []string) {
 	t.Helper()
 	var out bytes.Buffer
-	if err := cli.Run(t.Context(), append(c.Args, "--help"), os.Getenv, &out, &out); err != nil || !strings.Contains(out.String(), "Usage:") {
-		t.Errorf("chandler %s: got error %v and %q", strings.Join(c.Args, " "), err, out.String())
+	with := slices.Insert(slices.Clone(args), 1, "--help") // ahead of any command
+	if err := cli.Run(t.Context(), with, os.Getenv, &out, &out); err != nil || !strings.Contains(out.String(), "Usage:") {
+		t.Errorf("chandler %s: got error %v and %q", strings.Join(args, " "), err, out.String())
 	}
 }
 

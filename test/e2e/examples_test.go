@@ -12,10 +12,15 @@ import (
 	"strings"
 	"testing"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-const monitoring = "monitoring"
+const (
+	monitoring = "monitoring"
+	// yaceImage is what deploy/examples/cloudwatch-exporter.yaml names.
+	yaceImage = "quay.io/prometheuscommunity/yet-another-cloudwatch-exporter:v0.67.0"
+)
 
 // examples: the consumers of deploy/examples run as they are.
 func (p *product) examples(t *testing.T) {
@@ -33,6 +38,42 @@ func (p *product) examples(t *testing.T) {
 		}
 	}
 	p.scrapes(t)
+	p.restarted(t)
+}
+
+// restarted: a program that never reads its credentials again uses rotated ones, in the
+// same container.
+func (p *product) restarted(t *testing.T) {
+	t.Helper()
+	if p.roots == nil {
+		return // the exporter itself would call AWS, and does not say with which key
+	}
+	p.kubectl(t, "apply", "--filename", filepath.Join(root, "deploy", "examples", "cloudwatch-exporter.yaml"))
+	p.rollout(t, monitoring, "deployment/cloudwatch-exporter")
+	before := p.only(t, "cloudwatch-exporter")
+	for _, serial := range []int{2, 3} { // it has started with the former
+		want := fmt.Sprintf("aws_key_info{id=%q,region=%q} 1\n", p.setKeys(t, serial), region)
+		eventually(t, "exporter with key "+want, func(ctx context.Context) error {
+			got, err := p.get(ctx, net.JoinHostPort(before.Status.PodIP, "5000"), "/metrics")
+			if err == nil && got != want {
+				err = fmt.Errorf("got %q", got)
+			}
+			return err
+		})
+	}
+	if after := p.only(t, "cloudwatch-exporter"); after.UID != before.UID || after.Status.ContainerStatuses[0].RestartCount != 0 {
+		t.Errorf("got pod %s with statuses %v, want %s without a restart of the container", after.Name, after.Status.ContainerStatuses, before.Name)
+	}
+}
+
+// only returns the one pod of an example.
+func (p *product) only(t *testing.T, name string) *corev1.Pod {
+	t.Helper()
+	pods, err := p.client.CoreV1().Pods(monitoring).List(t.Context(), metav1.ListOptions{LabelSelector: "app.kubernetes.io/name=" + name})
+	if err != nil || len(pods.Items) != 1 {
+		t.Fatalf("%s: got %d pods, %v, want 1", name, len(pods.Items), err)
+	}
+	return &pods.Items[0]
 }
 
 // scrapes: Prometheus is told that its configuration has changed, and then scrapes every
@@ -41,11 +82,7 @@ func (p *product) scrapes(t *testing.T) {
 	t.Helper()
 	p.rollout(t, monitoring, "deployment/prometheus")
 	p.nameAgents(t)
-	pods, err := p.client.CoreV1().Pods(monitoring).List(t.Context(), metav1.ListOptions{LabelSelector: "app.kubernetes.io/name=prometheus"})
-	if err != nil || len(pods.Items) != 1 {
-		t.Fatalf("Prometheus: got %d pods, %v, want 1", len(pods.Items), err)
-	}
-	server := pods.Items[0]
+	server := p.only(t, "prometheus")
 	up := func(ctx context.Context) error { return p.allUp(ctx, net.JoinHostPort(server.Status.PodIP, "9090")) }
 	eventually(t, "Prometheus to see all agents", up)
 	node := server.Spec.NodeName

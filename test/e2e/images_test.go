@@ -27,7 +27,11 @@ func (p *product) importImages(t *testing.T) {
 	t.Helper()
 	probe := build(t, "test/e2e/probe", ".", "probe")
 	p.pulledImage = pack(t, probe, registry+"/team/app:v1")
-	images := []string{pack(t, probe, probeImage), pack(t, build(t, ".", ".", "chandler"), image), busybox(t), prometheusImage(t)}
+	images := []string{
+		pack(t, probe, probeImage), pack(t, build(t, ".", ".", "chandler"), image), prometheusImage(t),
+		busybox(t, "docker.io/library/busybox:1.37", "sh"),
+		packTree(t, yaceImage, []string{"/bin/yace"}, map[string]string{"bin/yace": probe}),
+	}
 	for _, node := range p.nodes {
 		for _, image := range images {
 			p.cluster(t, "import", node, image)
@@ -62,8 +66,9 @@ func pack(t *testing.T, program, name string) string {
 	return path
 }
 
-// busybox is Debian's, whose shell finds its other programs in itself.
-func busybox(t *testing.T) string {
+// busybox is Debian's, whose shell finds its other programs in itself, under these
+// names.
+func busybox(t *testing.T, name string, programs ...string) string {
 	t.Helper()
 	cache, err := cluster.CacheDir()
 	if err != nil {
@@ -73,7 +78,11 @@ func busybox(t *testing.T) string {
 	if err := debian.Unpack(t.Context(), dir, t.Output(), "busybox-static"); err != nil {
 		t.Fatal(err)
 	}
-	return packTree(t, "docker.io/library/busybox:1.37", nil, map[string]string{"bin/sh": filepath.Join(dir, "bin", "busybox")})
+	files := map[string]string{}
+	for _, program := range programs {
+		files["bin/"+program] = filepath.Join(dir, "bin", "busybox")
+	}
+	return packTree(t, name, nil, files)
 }
 
 // prometheusImage is Debian's, with the libraries that it asks for.

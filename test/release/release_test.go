@@ -56,6 +56,22 @@ func TestOneBuild(t *testing.T) {
 	}
 }
 
+// TestOneImage wants each way to build the image to give it the name by which the one
+// that `chandler init` replaces is called.
+func TestOneImage(t *testing.T) {
+	for path, want := range map[string]string{
+		"tools/image/main.go":       `initScript = "usr/local/bin/init.py"`,
+		"deploy/Dockerfile":         "ln -s /chandler /image/usr/local/bin/init.py\n",
+		"deploy/Dockerfile.release": "ln -s /chandler /image/usr/local/bin/init.py\n",
+	} {
+		data, err := os.ReadFile(filepath.Join(root, path))
+		expect.OK(t, err)
+		if !strings.Contains(string(data), want) {
+			t.Errorf("%s: want %q", path, want)
+		}
+	}
+}
+
 // TestOneVersion wants every image of ours that is named in deploy/ and by the scripts
 // to be the one of the chart: a new version misses none.
 func TestOneVersion(t *testing.T) {

@@ -24,8 +24,12 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
-// user runs the binary unless a pod says otherwise; the DaemonSet does.
-const user = "65532:65532"
+const (
+	// user runs the binary unless a pod says otherwise; the DaemonSet does.
+	user = "65532:65532"
+	// initScript is where the image that `chandler init` replaces has its program.
+	initScript = "usr/local/bin/init.py"
+)
 
 // request is what the flags ask for.
 type request struct {
@@ -85,7 +89,7 @@ func run(r request, out io.Writer) error {
 	return r.write(index)
 }
 
-// image has one layer, which holds one file.
+// image has one layer, which holds one file and a link to it.
 func (r request) image(architecture string) (v1.Image, error) {
 	binary, err := os.ReadFile(r.binaries[architecture])
 	if err != nil {
@@ -118,6 +122,10 @@ func layer(binary []byte) (v1.Layer, error) {
 		return nil, err
 	}
 	if _, err := w.Write(binary); err != nil {
+		return nil, err
+	}
+	err = w.WriteHeader(&tar.Header{Typeflag: tar.TypeSymlink, Name: initScript, Linkname: "/chandler", Mode: 0o777})
+	if err != nil {
 		return nil, err
 	}
 	if err := w.Close(); err != nil {

@@ -56,7 +56,8 @@ func TestImage(t *testing.T) {
 	}
 }
 
-// contentOf checks an image's configuration and returns what its only file holds.
+// contentOf checks an image's configuration and the link, and returns what its only
+// file holds.
 func contentOf(t *testing.T, image v1.Image) string {
 	t.Helper()
 	config, err := image.ConfigFile()
@@ -79,8 +80,13 @@ func contentOf(t *testing.T, image v1.Image) string {
 	}
 	data, err := io.ReadAll(r)
 	must(t, err)
+	link, err := r.Next()
+	must(t, err)
+	if link.Typeflag != tar.TypeSymlink || link.Name != "usr/local/bin/init.py" || link.Linkname != "/chandler" {
+		t.Errorf("link: got %s to %q, want usr/local/bin/init.py to /chandler", link.Name, link.Linkname)
+	}
 	if _, err := r.Next(); !errors.Is(err, io.EOF) {
-		t.Errorf("a second file in the layer: %v", err)
+		t.Errorf("a third entry in the layer: %v", err)
 	}
 	return string(data)
 }
