@@ -8,8 +8,6 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"runtime/debug"
-	"slices"
 	"strings"
 
 	v1aws "github.com/aws/aws-sdk-go/aws"
@@ -48,7 +46,7 @@ const (
 func serve(ctx context.Context, module string, in io.Reader, out io.Writer) error {
 	var c client
 	for lines := bufio.NewScanner(in); lines.Scan(); {
-		a := answer{Version: version(module)}
+		var a answer
 		var err error
 		if lines.Text() == "new" {
 			c, err = sdks[module](ctx)
@@ -64,19 +62,6 @@ func serve(ctx context.Context, module string, in io.Reader, out io.Writer) erro
 		}
 	}
 	return nil
-}
-
-// version returns which version of a module this program was built with.
-func version(module string) string {
-	build, ok := debug.ReadBuildInfo()
-	if !ok {
-		return ""
-	}
-	at := slices.IndexFunc(build.Deps, func(m *debug.Module) bool { return m.Path == module })
-	if at < 0 {
-		return ""
-	}
-	return build.Deps[at].Version
 }
 
 type v1Client struct{ session *v1session.Session }

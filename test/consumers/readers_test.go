@@ -41,10 +41,9 @@ func TestMain(m *testing.M) {
 
 // answer is what a reader says of itself.
 type answer struct {
-	Version string // of the SDK
-	Region  string // that it would ask
-	ARN     string // who it is to AWS
-	Error   string
+	Region string // that it would ask
+	ARN    string // who it is to AWS
+	Error  string
 }
 
 // reader is a running program that uses an SDK.

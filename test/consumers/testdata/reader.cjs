@@ -5,7 +5,6 @@ const http = require('node:http');
 const tls = require('node:tls');
 const readline = require('node:readline');
 const { STSClient, GetCallerIdentityCommand } = require('@aws-sdk/client-sts');
-const { version } = require('@aws-sdk/client-sts/package.json');
 
 class Tunnel extends https.Agent {
   createConnection(options, done) {
@@ -19,7 +18,6 @@ class Tunnel extends https.Agent {
 }
 
 async function look(client, answer) {
-  answer.version = version;
   answer.region = await client.config.region();
   answer.arn = (await client.send(new GetCallerIdentityCommand({}))).Arn;
 }

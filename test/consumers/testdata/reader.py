@@ -2,12 +2,10 @@
 import json
 import sys
 
-import botocore
 import botocore.session
 
 
 def look(session, client, answer):
-    answer["version"] = botocore.__version__
     answer["region"] = session.get_config_variable("region") or ""
     answer["arn"] = client.get_caller_identity()["Arn"]
 
