@@ -38,6 +38,7 @@ run: build binaries ## Show it: a control plane, three nodes, an agent on each (
 test: binaries $(HELM) ## Run all tests: unit, race detector, integration on a real API server
 	CHANDLER_HELM=$(HELM) go test -race -timeout 20m ./...
 	cd test/registry && go test -race -timeout 20m ./...
+	cd test/consumers && go test -race -timeout 20m
 	cd tools/image && go test ./...
 
 e2e: ## Run the end-to-end tests on three real nodes, as root; those that run already are used and left
@@ -61,7 +62,7 @@ lint: $(LINT) ## Check the code, the table of imports, and the workflows
 	go tool -modfile=tools/actionlint/go.mod actionlint -shellcheck= -pyflakes= .github/workflows/*.yaml
 
 tidy: ## Check that module files are tidy
-	@for module in . test/registry tools/image tools/helm tools/actionlint; do \
+	@for module in . test/registry test/consumers tools/image tools/helm tools/actionlint; do \
 	  (cd $$module && go mod tidy -diff) || exit 1; \
 	done
 

@@ -102,3 +102,58 @@ func TestServiceMonitor(t *testing.T) {
 		}
 	}
 }
+
+// TestConsumersOfAWS: a program that uses a set "aws" has the environment that
+// docs/consumers.md asks for, and the group that may read the credentials.
+func TestConsumersOfAWS(t *testing.T) {
+	want := []corev1.EnvVar{
+		{Name: "AWS_CONFIG_FILE", Value: "/host/aws/config.ini"},
+		{Name: "AWS_SHARED_CREDENTIALS_FILE", Value: "/host/aws/credentials.ini"},
+		{Name: "AWS_EC2_METADATA_DISABLED", Value: "true"},
+		{Name: "AWS_SDK_LOAD_CONFIG", Value: "1"},
+	}
+	files, err := filepath.Glob(filepath.Join(fixtures.Root(), "deploy", "examples", "*.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var consumers int
+	for _, file := range files {
+		for _, document := range strings.Split(read(t, filepath.Base(file)), "\n---\n") {
+			var workload struct {
+				Spec struct{ Template corev1.PodTemplateSpec }
+			}
+			// Of objects of other kinds, the template is what they lack.
+			if err := yaml.Unmarshal([]byte(document), &workload); err != nil {
+				t.Fatal(err)
+			}
+			pod := workload.Spec.Template.Spec
+			for _, c := range pod.Containers {
+				if !usesAWS(t, c) {
+					continue
+				}
+				consumers++
+				for _, v := range want {
+					if !slices.Contains(c.Env, v) {
+						t.Errorf("%s: container %s is without %s=%s", filepath.Base(file), c.Name, v.Name, v.Value)
+					}
+				}
+				if pod.SecurityContext == nil || !slices.Contains(pod.SecurityContext.SupplementalGroups, 65534) {
+					t.Errorf("%s: the pod is not in the group of credentials.ini", filepath.Base(file))
+				}
+			}
+		}
+	}
+	if consumers == 0 {
+		t.Error("no example uses the set aws")
+	}
+}
+
+// usesAWS tells whether a container of another program mentions the set.
+func usesAWS(t *testing.T, c corev1.Container) bool {
+	t.Helper()
+	text, err := yaml.Marshal(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Contains(string(text), "/host/aws") && !strings.Contains(c.Image, "/chandler:")
+}
