@@ -26,6 +26,9 @@ func loadKubeconfig(path, userAgent string) (*rest.Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("load kubeconfig: %w", err)
 	}
+	if err := bypassProxy(cfg); err != nil {
+		return nil, fmt.Errorf("load kubeconfig: %w", err)
+	}
 	cfg.UserAgent = userAgent
 	return cfg, nil
 }

@@ -136,7 +136,7 @@ func (o ReloadOptions) post(ctx context.Context, _ []string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	client := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	client := &http.Client{Transport: &http.Transport{Proxy: proxyFor, DisableKeepAlives: true}, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	answer, err := client.Do(request)
 	if err != nil {
 		return "", err

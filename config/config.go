@@ -108,9 +108,9 @@ func Decode(data []byte) (*Config, error) {
 }
 
 // Warnings lists, in words fit for a log line, what the file says and chandler
-// ignores. None means nil.
+// ignores, or what is valid and likely to be a slip. None means nil.
 func (c *Config) Warnings() []string {
-	var out []string
+	out := c.regionWarnings()
 	if c.Leader.ClusterStatus.Logging {
 		out = append(out, "leader.clusterStatus.logging is ignored: use the flags --log-level and --log-format")
 	}

@@ -11,7 +11,7 @@ import (
 	"slices"
 	"strings"
 
-	"go.yaml.in/yaml/v3"
+	"go.yaml.in/yaml/v4"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
@@ -41,8 +41,7 @@ func parse(data []byte) (*yaml.Node, problems) {
 		case errors.Is(err, io.EOF):
 			return root, ps
 		case err != nil:
-			ps.addBare("", "is not YAML: %v", err)
-			return nil, ps
+			return nil, append(ps, notYAML(data, err))
 		case isNull(doc.Content[0]):
 		case root != nil:
 			ps = append(ps, Problem{Line: doc.Content[0].Line, Message: "a second document begins here; want one"})

@@ -96,6 +96,7 @@ func (p PullSecrets) validate(path string, ps *problems) {
 	for i, name := range p.DefaultChainFor {
 		at := fmt.Sprintf("%s.defaultChainFor[%d]", path, i)
 		ps.matches(at, name, chainRule)
+		ps.registryDomain(at, name)
 		ps.unique(at, name, chained)
 	}
 	registries := map[string]bool{}
@@ -111,7 +112,9 @@ func (p PullSecrets) validate(path string, ps *problems) {
 
 func (r RegistryRole) validate(path string, ps *problems) {
 	ps.matches(path+".registry", r.Registry, registryRule)
+	ps.registryDomain(path+".registry", r.Registry)
 	ps.matches(path+".roleARN", r.RoleARN, roleARNRule)
+	ps.rolePartition(path+".roleARN", r.RoleARN, r.Registry)
 	if r.ExternalID != "" {
 		ps.matches(path+".externalID", r.ExternalID, externalIDRule)
 	}

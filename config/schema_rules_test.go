@@ -75,7 +75,7 @@ func constraints() map[string]constraint {
 		"kind":                     enum(Kind),
 		"hostDir":                  pattern(strings.Replace(pathShape, "(/|", "(", 1)),
 		"identity.clusterID":       optional(clusterIDRule),
-		"identity.region":          optional(regionRule),
+		"identity.region":          optional(anyRegionRule),
 		"awsCredentials[]":         required("name", "source"),
 		"awsCredentials[].name":    pattern(labelShape),
 		"awsCredentials[].source":  pattern(pathShape),

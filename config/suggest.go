@@ -9,17 +9,22 @@ import (
 // suggestion names the known key that an unknown one is likely to mean, or all
 // of them when none is near.
 func suggestion(unknown string, known []string) string {
-	folded := fold(unknown)
-	nearest, least := "", 1+max(2, len(folded)/3)
-	for _, k := range known {
-		if d := distance(folded, fold(k)); d < least {
-			nearest, least = k, d
-		}
-	}
-	if nearest != "" {
-		return fmt.Sprintf("did you mean %q?", nearest)
+	if k := nearest(unknown, known); k != "" {
+		return fmt.Sprintf("did you mean %q?", k)
 	}
 	return "known here: " + strings.Join(known, ", ")
+}
+
+// nearest returns the known name that another is likely to mean, "" when none is near.
+func nearest(unknown string, known []string) string {
+	folded := fold(unknown)
+	found, least := "", 1+max(2, len(folded)/3)
+	for _, k := range known {
+		if d := distance(folded, fold(k)); d < least {
+			found, least = k, d
+		}
+	}
+	return found
 }
 
 // fold makes spellings such as host_dir, host-dir and hostdir equal. Long keys

@@ -76,6 +76,8 @@ func TestRefused(t *testing.T) {
 		"an annotation of ours": {
 			[]string{"--set", `openshift.enabled=true,agent.podAnnotations.openshift\.io/required-scc=x`}, "openshift.io/required-scc: the chart sets it itself",
 		},
+		"an option that SELinux has not": {[]string{"--set", "selinux.agent.range=s0"}, "/selinux/agent"},
+		"a label that SELinux refuses":   {[]string{"--set", "selinux.label=true"}, "selinux.agent.type=spc_t"},
 		"keys among our own": {
 			config(t, "leader: {pullSecrets: {hostNamespace: chandler}}"), "leader.pullSecrets.hostNamespace: chandler's own namespace",
 		},
@@ -173,6 +175,25 @@ func TestFollowsConfiguration(t *testing.T) {
 		"probes in the host's network, IPv6": {
 			append(config(t, `serving: {healthAddress: "[::1]:9465"}`), "--set", "agent.hostNetwork=true"),
 			[]string{"host: \"::1\"\n"}, nil,
+		},
+		"SELinux elsewhere than on OpenShift": {
+			[]string{"--set", "selinux.agent.type=spc_t,selinux.agent.level=s0,selinux.label=true"},
+			[]string{
+				"        seLinuxOptions:\n          level: s0\n          type: spc_t\n",
+				"command: [chcon, -t, container_file_t, -l, s0, /var/lib/chandler]\n", "image: registry.access.redhat.com/ubi9/ubi-minimal:9.6\n",
+			},
+			[]string{"SecurityContextConstraints", "required-scc", "chandler-serving"},
+		},
+		"SELinux with a label of the node's policy": {
+			[]string{"--set", "selinux.agent.type=spc_t"}, []string{"type: spc_t\n"}, []string{"initContainers:", "chcon"},
+		},
+		"SELinux of the Deployment": {
+			append(config(t, "leader: {enabled: false}"), "--set", "leader.split=true,selinux.leader.type=container_t"),
+			[]string{"        seLinuxOptions:\n          type: container_t\n      containers:\n      - name: leader\n"}, []string{"spc_t"},
+		},
+		"SELinux of OpenShift, with another level": {
+			[]string{"--set", "openshift.enabled=true,selinux.agent.level=s0"},
+			[]string{"          level: s0\n          type: spc_t\n", "command: [chcon,", "kind: SecurityContextConstraints\n"}, nil,
 		},
 		"no tolerations": {
 			[]string{"--set-json", "agent.tolerations=[]"}, []string{"kind: DaemonSet\n"}, []string{"tolerations:"},
