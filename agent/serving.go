@@ -27,13 +27,28 @@ func (p *process) newServer(cfg *config.Config, reg *prometheus.Registry, parts 
 		clients.Cluster = client
 	}
 	if cfg.Serving.Delegation {
-		clients.Delegation = client
+		if clients.Delegation, err = p.newReviewer(); err != nil {
+			return nil, err
+		}
 	}
 	return serving.New(serving.Options{
 		Address: cfg.Serving.Address, HealthAddress: cfg.Serving.HealthAddress,
 		TLS:     serving.TLS{CertFile: cfg.Serving.TLSCertFile, KeyFile: cfg.Serving.TLSPrivateKeyFile, NodeName: cmp.Or(p.NodeName, p.PodName)},
 		Clients: clients, Gatherer: prometheus.Gatherers{p.reg, reg}, Live: all(parts.live), Ready: parts.ready, Log: p.Log, Metrics: reg,
 	}), nil
+}
+
+// newReviewer makes the client that tokens are reviewed with. It has a limit of its
+// own: many unknown tokens must not hold up the watch of the cluster's CA. Package
+// serving bounds what one source may ask for to a tenth of it.
+func (p *process) newReviewer() (kubernetes.Interface, error) {
+	cfg := rest.AddUserAgent(p.kube, "serving")
+	cfg.QPS, cfg.Burst = 10, 20
+	client, err := kubernetes.NewForConfig(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("make client for token reviews: %w", err)
+	}
+	return client, nil
 }
 
 // keptCA keeps the CA of clients in a set of its own, which no consumer needs.

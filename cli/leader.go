@@ -20,7 +20,7 @@ func (e *env) leaderCommand() *cobra.Command {
 
 // longRunning makes c run one of the two processes, with the flags that they share.
 func (e *env) longRunning(c *cobra.Command, run func(context.Context, agent.Options) error) {
-	var configFile, podName, namespace string
+	var configFile, podName, namespace, memoryLimit string
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		if err := requireConfig(configFile); err != nil {
 			return err
@@ -30,6 +30,9 @@ func (e *env) longRunning(c *cobra.Command, run func(context.Context, agent.Opti
 			return err
 		}
 		log = log.With("node", e.nodeName)
+		if err := e.limitMemory(memoryLimit, log); err != nil {
+			return err
+		}
 		klog.SetSlogLogger(log)
 		return run(c.Context(), agent.Options{
 			ConfigFile: configFile, Kubeconfig: e.kubeconfig, NodeName: e.nodeName, PodName: podName, Namespace: namespace,
@@ -39,4 +42,5 @@ func (e *env) longRunning(c *cobra.Command, run func(context.Context, agent.Opti
 	configFlag(c, &configFile)
 	c.Flags().StringVar(&podName, "pod-name", e.getenv("POD_NAME"), "name of our pod, under which we lead ($POD_NAME)")
 	c.Flags().StringVar(&namespace, "namespace", e.getenv("POD_NAMESPACE"), "namespace of our pod and of the Lease ($POD_NAMESPACE)")
+	c.Flags().StringVar(&memoryLimit, "memory-limit", e.getenv("MEMORY_LIMIT"), "memory limit of our container, e.g. 256Mi ($MEMORY_LIMIT)")
 }

@@ -9,7 +9,9 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"fmt"
 	"io/fs"
+	"net"
 	"net/http"
 	"path/filepath"
 	"strings"
@@ -143,6 +145,60 @@ subjects: [{kind: ServiceAccount, name: reader, namespace: default}]
 	if strings.Contains(s.logs.String(), reader) {
 		t.Error("a token is in the log at debug level")
 	}
+	testTokenFlood(t, s, token)
+}
+
+// testTokenFlood shows unknown tokens without a pause from one address, and a new
+// valid one from another.
+func testTokenFlood(t *testing.T, s *server, token func(name string) string) {
+	fresh := token("reader")
+	answered := floodWithTokens(t, s)
+	total := func() (sum float64) {
+		for _, n := range refusals(t, s.reg) {
+			sum += n
+		}
+		return sum
+	}
+	before := total()
+	eventually(t, func() (bool, string) { return total() > before+500, "the flood has not begun" })
+	if status, body, _ := s.scrape(t, client(t, showing(tls.Certificate{})), fresh); status != http.StatusOK {
+		t.Errorf("a new valid token, while another address shows unknown ones: got %d %q, want 200", status, body)
+	}
+	if _, found := answered.Load("429, Retry-After 1"); !found {
+		t.Error("the flood was not asked to slow down: got no 429 with Retry-After")
+	}
+	if got := strings.Count(s.logs.String(), "came from "+flooder); got < 1 || got > 10 {
+		t.Errorf("got %d warnings of hundreds of refused tokens, want one a minute", got)
+	}
+}
+
+// floodWithTokens shows unknown tokens until the test ends, more at once than the
+// API server answers in the time of a review. It collects which answers came.
+func floodWithTokens(t *testing.T, s *server) (answered *sync.Map) {
+	answered = &sync.Map{}
+	transport := &http.Transport{
+		TLSClientConfig: &tls.Config{InsecureSkipVerify: true},
+		DialContext:     (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(flooder)}}).DialContext,
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	var stopped sync.WaitGroup
+	for range 100 {
+		stopped.Go(func() {
+			for ctx.Err() == nil {
+				req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+s.metrics+"/metrics", http.NoBody)
+				if err != nil {
+					return
+				}
+				req.Header.Set("Authorization", "Bearer "+rand.Text())
+				if resp, err := transport.RoundTrip(req); err == nil { // else it was displaced by another of them
+					answered.Store(fmt.Sprintf("%d, Retry-After %s", resp.StatusCode, resp.Header.Get("Retry-After")), true)
+					resp.Body.Close()
+				}
+			}
+		})
+	}
+	t.Cleanup(func() { stop(); stopped.Wait(); transport.CloseIdleConnections() })
+	return answered
 }
 
 // clusterCertificate has the control plane sign a certificate of the scraper.

@@ -3,10 +3,14 @@ package serving
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"net/http"
+	"sync"
 	"time"
 
+	"golang.org/x/sync/singleflight"
+	"golang.org/x/time/rate"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -15,80 +19,119 @@ import (
 )
 
 const (
-	// reviewTimeout bounds one question to the API server.
+	// reviewTimeout bounds what is asked about one token.
 	reviewTimeout = 10 * time.Second
 	// An answer is remembered for a scrape interval or so: the times of
 	// kube-rbac-proxy, and a bound on how many tokens are remembered.
 	rememberYes = 2 * time.Minute
 	rememberNo  = 10 * time.Second
 	remembered  = 256
+	// rememberAdmitted is the usual life of a ServiceAccount's token.
+	rememberAdmitted = time.Hour
+	// One source has at most unknownBurst unknown tokens reviewed at once, and one
+	// more each unknownEvery. A scraper shows one, and a new one now and then.
+	unknownBurst = 10
+	unknownEvery = time.Second
 )
 
 // delegation asks the API server who a token belongs to and whether that user may
-// get /metrics.
+// get /metrics. It keeps no queue of its own: a source that shows more unknown
+// tokens than are reviewed is refused, so that another's are reviewed.
 type delegation struct {
-	client  kubernetes.Interface
-	answers *cache.LRUExpireCache // digest of the token → tokenUser or *refusal
-	rights  *cache.LRUExpireCache // the same digest → nil or *refusal
+	client   kubernetes.Interface
+	listed   func(user) bool       // they need no right to get /metrics
+	answers  *cache.LRUExpireCache // digest of a token → nil or *refusal
+	admitted *cache.LRUExpireCache // digests of tokens that are reviewed again whatever their source
+	reviews  singleflight.Group    // by digest
+
+	mu      sync.Mutex            // guards what sources holds
+	sources *cache.LRUExpireCache // address → *rate.Limiter
 }
 
-func newDelegation(client kubernetes.Interface) *delegation {
-	return &delegation{client: client, answers: cache.NewLRUExpireCache(remembered), rights: cache.NewLRUExpireCache(remembered)}
-}
-
-// tokenUser is the owner of a token.
-type tokenUser struct {
-	user
-	review authenticationv1.UserInfo
-	digest [sha256.Size]byte
-}
-
-// authenticate returns whose token it is. A token of nobody is a *refusal; any
-// other error means that it could not be asked.
-func (d *delegation) authenticate(ctx context.Context, token string) (tokenUser, error) {
-	digest := sha256.Sum256([]byte(token))
-	switch known, _ := d.answers.Get(digest); known := known.(type) {
-	case tokenUser:
-		return known, nil
-	case *refusal:
-		return tokenUser{}, known
+func newDelegation(client kubernetes.Interface, listed func(user) bool) *delegation {
+	return &delegation{
+		client: client, listed: listed, answers: cache.NewLRUExpireCache(remembered),
+		admitted: cache.NewLRUExpireCache(remembered), sources: cache.NewLRUExpireCache(remembered),
 	}
+}
+
+// admit returns nil if the owner of the token may get /metrics, a *refusal if not,
+// and another error when the API server could not be asked. source is the address
+// that the token came from.
+func (d *delegation) admit(ctx context.Context, source, token string) error {
+	digest := sha256.Sum256([]byte(token))
+	if known, ok := d.answers.Get(digest); ok {
+		refused, _ := known.(error)
+		return refused
+	}
+	if _, lately := d.admitted.Get(digest); !lately && !d.mayAsk(source) {
+		return &refusal{http.StatusTooManyRequests, "too_many_tokens", "too many unknown tokens came from " + source}
+	}
+	// Whoever asked first may go away before the answer is there.
+	reviewed := d.reviews.DoChan(string(digest[:]), func() (any, error) {
+		return nil, d.ask(context.WithoutCancel(ctx), digest, token)
+	})
+	select {
+	case result := <-reviewed:
+		return result.Err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// mayAsk tells whether a source may have one more unknown token reviewed.
+func (d *delegation) mayAsk(source string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	known, _ := d.sources.Get(source)
+	limiter, ok := known.(*rate.Limiter)
+	if !ok {
+		limiter = rate.NewLimiter(rate.Every(unknownEvery), unknownBurst)
+	}
+	d.sources.Add(source, limiter, 2*unknownBurst*unknownEvery) // it is full again then
+	return limiter.Allow()
+}
+
+// ask has a token reviewed and remembers the answer.
+func (d *delegation) ask(ctx context.Context, digest [sha256.Size]byte, token string) error {
 	ctx, cancel := context.WithTimeout(ctx, reviewTimeout)
 	defer cancel()
+	err := d.review(ctx, token)
+	if err == nil {
+		d.answers.Add(digest, nil, rememberYes)
+		d.admitted.Add(digest, nil, rememberAdmitted)
+	} else if refused, ok := errors.AsType[*refusal](err); ok {
+		d.answers.Add(digest, refused, rememberNo)
+		d.admitted.Remove(digest)
+	}
+	return err
+}
+
+func (d *delegation) review(ctx context.Context, token string) error {
 	review, err := d.client.AuthenticationV1().TokenReviews().Create(ctx,
 		&authenticationv1.TokenReview{Spec: authenticationv1.TokenReviewSpec{Token: token}}, metav1.CreateOptions{})
 	if err != nil {
-		return tokenUser{}, fmt.Errorf("review token: %w", err)
+		return fmt.Errorf("review token: %w", err)
 	}
 	if !review.Status.Authenticated {
-		refused := &refusal{http.StatusUnauthorized, "token", "the token is not valid"}
-		d.answers.Add(digest, refused, rememberNo)
-		return tokenUser{}, refused
+		return &refusal{http.StatusUnauthorized, "token", "the token is not valid"}
 	}
 	who := review.Status.User
-	owner := tokenUser{user{who.Username, who.Groups}, who, digest}
-	d.answers.Add(digest, owner, rememberYes)
-	return owner, nil
-}
-
-// authorize returns nil if the API server's authorization lets the user get
-// /metrics, a *refusal if not, and another error when it could not be asked.
-func (d *delegation) authorize(ctx context.Context, who tokenUser) error {
-	if known, ok := d.rights.Get(who.digest); ok {
-		if refused, ok := known.(*refusal); ok {
-			return refused
-		}
+	if d.listed(user{who.Username, who.Groups}) {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, reviewTimeout)
-	defer cancel()
+	return d.authorize(ctx, who)
+}
+
+// authorize asks whether the API server's authorization lets the user get /metrics.
+func (d *delegation) authorize(ctx context.Context, who authenticationv1.UserInfo) error {
 	extra := map[string]authorizationv1.ExtraValue{}
-	for key, values := range who.review.Extra {
+	for key, values := range who.Extra {
 		extra[key] = authorizationv1.ExtraValue(values)
 	}
 	review, err := d.client.AuthorizationV1().SubjectAccessReviews().Create(ctx, &authorizationv1.SubjectAccessReview{
 		Spec: authorizationv1.SubjectAccessReviewSpec{
-			User: who.review.Username, UID: who.review.UID, Groups: who.review.Groups, Extra: extra,
+			User: who.Username, UID: who.UID, Groups: who.Groups, Extra: extra,
 			NonResourceAttributes: &authorizationv1.NonResourceAttributes{Path: "/metrics", Verb: "get"},
 		},
 	}, metav1.CreateOptions{})
@@ -96,10 +139,7 @@ func (d *delegation) authorize(ctx context.Context, who tokenUser) error {
 		return fmt.Errorf("review access: %w", err)
 	}
 	if !review.Status.Allowed {
-		refused := &refusal{http.StatusForbidden, "not_allowed", fmt.Sprintf("user %q may not get /metrics", who.name)}
-		d.rights.Add(who.digest, refused, rememberNo)
-		return refused
+		return &refusal{http.StatusForbidden, "not_allowed", fmt.Sprintf("user %q may not get /metrics", who.Username)}
 	}
-	d.rights.Add(who.digest, nil, rememberYes)
 	return nil
 }

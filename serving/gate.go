@@ -1,13 +1,13 @@
 package serving
 
 import (
-	"context"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -39,24 +39,48 @@ type gate struct {
 	clients    Clients
 	delegation *delegation // nil refuses tokens
 	metrics    *metrics
-	log        *slog.Logger
 	next       http.Handler
+	// Warnings that strangers can cause.
+	unavailable, tooMany *seldom
+}
+
+func newGate(clients Clients, roots *roots, m *metrics, log *slog.Logger, next http.Handler) *gate {
+	g := &gate{roots: roots, clients: clients, metrics: m, next: next, unavailable: &seldom{log: log}, tooMany: &seldom{log: log}}
+	if clients.Delegation != nil {
+		g.delegation = newDelegation(clients.Delegation, g.allowed)
+	}
+	return g
 }
 
 // ServeHTTP implements http.Handler.
 func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err := g.admit(w, r); err != nil {
-		refused, ok := errors.AsType[*refusal](err)
-		if !ok {
-			refused = &refusal{http.StatusServiceUnavailable, "unavailable", "cannot tell who you are: the API server could not be asked"}
-			g.log.Warn("token not reviewed", "err", err)
-		}
-		g.metrics.refusals.WithLabelValues(refused.reason).Inc()
-		w.Header().Set("Connection", "close") // another certificate needs another connection
-		answer(w, refused.status, refused.text)
+		g.refuse(w, r, err)
 		return
 	}
+	proves(r)
 	g.next.ServeHTTP(w, r)
+}
+
+func (g *gate) refuse(w http.ResponseWriter, r *http.Request, err error) {
+	refused, ok := errors.AsType[*refusal](err)
+	switch {
+	case r.Context().Err() != nil:
+		return // the client has gone
+	case !ok:
+		refused = &refusal{http.StatusServiceUnavailable, "unavailable", "cannot tell who you are: the API server could not be asked"}
+		if log := g.unavailable.mayLog(); log != nil {
+			log.Warn("token not reviewed", "err", err)
+		}
+	case refused.status == http.StatusTooManyRequests:
+		w.Header().Set("Retry-After", strconv.Itoa(int(unknownEvery.Seconds())))
+		if log := g.tooMany.mayLog(); log != nil {
+			log.Warn("token not reviewed", "err", err)
+		}
+	}
+	g.metrics.refusals.WithLabelValues(refused.reason).Inc()
+	w.Header().Set("Connection", "close") // another certificate needs another connection
+	answer(w, refused.status, refused.text)
 }
 
 // admit returns nil for those who may pass, a *refusal for those who may not, and
@@ -74,7 +98,7 @@ func (g *gate) admit(w http.ResponseWriter, r *http.Request) error {
 	case g.delegation == nil:
 		return &refusal{http.StatusUnauthorized, "token", "tokens are not accepted here: show a client certificate, or see serving.delegation"}
 	default:
-		return g.byToken(r.Context(), token)
+		return g.delegation.admit(r.Context(), source(r.RemoteAddr), token)
 	}
 }
 
@@ -119,12 +143,4 @@ func (g *gate) verify(chain []*x509.Certificate) (user, error) {
 func (g *gate) allowed(who user) bool {
 	return slices.Contains(g.clients.Users, who.name) ||
 		slices.ContainsFunc(who.groups, func(group string) bool { return slices.Contains(g.clients.Groups, group) })
-}
-
-func (g *gate) byToken(ctx context.Context, token string) error {
-	who, err := g.delegation.authenticate(ctx, token)
-	if err != nil || g.allowed(who.user) {
-		return err
-	}
-	return g.delegation.authorize(ctx, who)
 }

@@ -20,6 +20,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	dto "github.com/prometheus/client_model/go"
 	"golang.org/x/sync/errgroup"
 	"k8s.io/client-go/kubernetes"
 )
@@ -35,6 +36,14 @@ const (
 	drain = 3 * time.Second
 	// maxScrapes is how many may be answered at once; each costs memory.
 	maxScrapes = 16
+	// maxHeaderBytes has room for a token that lists hundreds of groups.
+	maxHeaderBytes = 32 << 10
+)
+
+// The two servers, in log and metrics.
+const (
+	metricsServer = "metrics"
+	healthServer  = "health"
 )
 
 // Options are what New needs.
@@ -112,27 +121,25 @@ func (s *Server) Run(ctx context.Context) error {
 	health := http.NewServeMux()
 	health.Handle("GET /healthz", check(s.Live))
 	health.Handle("GET /readyz", check(s.Ready))
-	group.Go(func() error { return s.serve(ctx, "health", s.HealthAddress, health, nil) })
+	group.Go(func() error { return s.serve(ctx, healthServer, s.HealthAddress, health, nil) })
 	return group.Wait()
 }
 
 // serveMetrics serves /metrics and keeps the cluster's CA up to date.
 func (s *Server) serveMetrics(ctx context.Context) error {
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(s.Gatherer, promhttp.HandlerOpts{
-		ErrorLog: slog.NewLogLogger(s.Log.Handler(), slog.LevelError), MaxRequestsInFlight: maxScrapes,
+	mux.Handle("GET /metrics", promhttp.HandlerFor(prometheus.GathererFunc(s.gather), promhttp.HandlerOpts{
+		// What is left for it to log is a client that goes away before it has everything.
+		ErrorLog: slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug), MaxRequestsInFlight: maxScrapes,
 	}))
 	roots := newRoots(s.Clients, s.metrics, s.Log)
-	gate := &gate{roots: roots, clients: s.Clients, metrics: s.metrics, log: s.Log, next: mux}
-	if s.Clients.Delegation != nil {
-		gate.delegation = newDelegation(s.Clients.Delegation)
-	}
+	gate := newGate(s.Clients, roots, s.metrics, s.Log, mux)
 	group, ctx := errgroup.WithContext(ctx)
 	if s.Clients.Cluster != nil {
 		group.Go(func() error { roots.follow(ctx, s.Clients.Cluster); return nil })
 	}
 	group.Go(func() error {
-		return s.serve(ctx, "metrics", s.Address, gate, &tls.Config{
+		return s.serve(ctx, metricsServer, s.Address, gate, &tls.Config{
 			MinVersion:     tls.VersionTLS12,
 			GetCertificate: newCertificates(s.TLS, s.metrics, s.Log),
 			// Whoever has none is told so, which a failed handshake could not. The
@@ -145,6 +152,15 @@ func (s *Server) serveMetrics(ctx context.Context) error {
 	return group.Wait()
 }
 
+// gather logs what it could not gather, which the client is answered too.
+func (s *Server) gather() ([]*dto.MetricFamily, error) {
+	families, err := s.Gatherer.Gather()
+	if err != nil {
+		s.Log.Error("metrics not gathered", "err", err)
+	}
+	return families, err
+}
+
 // serve serves until ctx ends; plain HTTP without a TLS configuration.
 func (s *Server) serve(ctx context.Context, name, address string, handler http.Handler, secure *tls.Config) error {
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
@@ -152,10 +168,15 @@ func (s *Server) serve(ctx context.Context, name, address string, handler http.H
 		return fmt.Errorf("serve %s: %w", name, err)
 	}
 	server := &http.Server{
-		Handler: handler, TLSConfig: secure,
+		Handler: handler, TLSConfig: secure, ConnContext: withConnection, MaxHeaderBytes: maxHeaderBytes,
+		// HTTP/2 gains nothing for a request a minute, and lets a client that has
+		// not shown who it is cause more work and keep its connection for longer.
+		Protocols:         new(http.Protocols),
 		ReadHeaderTimeout: headerTimeout, ReadTimeout: headerTimeout, WriteTimeout: answerTimeout, IdleTimeout: idleTimeout,
 		ErrorLog: slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug),
 	}
+	server.Protocols.SetHTTP1(true)
+	server.SetKeepAlivesEnabled(secure != nil) // kubelet connects for every probe
 	s.Log.Info("serving", "what", name, "address", listener.Addr().String())
 	stopped := make(chan error, 1)
 	go func() {
@@ -164,7 +185,7 @@ func (s *Server) serve(ctx context.Context, name, address string, handler http.H
 		defer cancel()
 		stopped <- errors.Join(server.Shutdown(ending), server.Close())
 	}()
-	if err := listen(server, listener); !errors.Is(err, http.ErrServerClosed) {
+	if err := listen(server, newBounded(listener, s.metrics.displaced.WithLabelValues(name))); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve %s: %w", name, err)
 	}
 	if err := <-stopped; err != nil {

@@ -31,6 +31,7 @@ var sections = []section{
 	{"takeover", measureTakeover},
 	{"pullsecrets", measurePullSecrets},
 	{"scrape", measureScrape},
+	{"connections", measureConnections},
 	{"scraper", measureScraper},
 	{"csr", measureCSR},
 	{"podlogs", measurePodLogs},

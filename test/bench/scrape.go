@@ -95,22 +95,29 @@ func (w *world) serveTo(a *agent) (address string, show tls.Certificate, err err
 	if err := ca.Write(dir, "clients"); err != nil {
 		return "", show, err
 	}
+	if address, err = freeAddress(); err != nil {
+		return "", show, err
+	}
+	return address, pair.TLS(), a.configure(`{address: "127.0.0.1:0",`,
+		fmt.Sprintf("{address: %q, clientCAFile: %q,", address, filepath.Join(dir, "clients.crt")))
+}
+
+func freeAddress() (string, error) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // at once
 	if err != nil {
-		return "", show, err
+		return "", err
 	}
-	address = listener.Addr().String()
-	if err := listener.Close(); err != nil {
-		return "", show, err
-	}
-	file := filepath.Join(dir, "config.yaml")
+	return listener.Addr().String(), listener.Close()
+}
+
+// configure replaces a part of the agent's configuration.
+func (a *agent) configure(before, after string) error {
+	file := filepath.Join(filepath.Dir(a.hostDir), "config.yaml")
 	text, err := os.ReadFile(file)
 	if err != nil {
-		return "", show, err
+		return err
 	}
-	served := fmt.Sprintf("address: %q, clientCAFile: %q,", address, filepath.Join(dir, "clients.crt"))
-	text = []byte(strings.Replace(string(text), `address: "127.0.0.1:0",`, served, 1))
-	return address, pair.TLS(), os.WriteFile(file, text, 0o600)
+	return os.WriteFile(file, []byte(strings.Replace(string(text), before, after, 1)), 0o600)
 }
 
 func client(show tls.Certificate, handshakes bool) *http.Client {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -101,11 +102,18 @@ func checkPolicies(t *testing.T, file, manifest string) {
 func checkContainer(t *testing.T, c corev1.Container, cfg *agentconfig.Config) {
 	t.Helper()
 	getenv := func(name string) string {
-		if i := slices.IndexFunc(c.Env, func(e corev1.EnvVar) bool { return e.Name == name }); i >= 0 {
+		i := slices.IndexFunc(c.Env, func(e corev1.EnvVar) bool { return e.Name == name })
+		switch {
+		case i < 0:
+			return ""
+		case name == "MEMORY_LIMIT":
+			return c.Resources.Limits.Memory().String()
+		default:
 			return "set"
 		}
-		return ""
 	}
+	before := debug.SetMemoryLimit(-1)
+	t.Cleanup(func() { debug.SetMemoryLimit(before) })
 	var out bytes.Buffer
 	if err := cli.Run(t.Context(), c.Args, getenv, &out, &out); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("chandler %s: got %v, want that it finds no configuration", strings.Join(c.Args, " "), err)
@@ -114,7 +122,7 @@ func checkContainer(t *testing.T, c corev1.Container, cfg *agentconfig.Config) {
 	if !slices.Contains(c.Args, file) || mount(c, path.Dir(file[len("--config="):])) == nil {
 		t.Errorf("arguments %q without %s, or that is not mounted", c.Args, file)
 	}
-	for _, name := range []string{"POD_NAME", "POD_NAMESPACE", "NODE_NAME"} {
+	for _, name := range []string{"POD_NAME", "POD_NAMESPACE", "NODE_NAME", "MEMORY_LIMIT"} {
 		if getenv(name) == "" {
 			t.Errorf("variable %s is not set", name)
 		}

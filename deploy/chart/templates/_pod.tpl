@@ -9,7 +9,7 @@
 {{- range .part.env }}
   {{- $names = append $names .name }}
 {{- end }}
-{{- $own := list "NODE_NAME" "POD_NAME" "POD_NAMESPACE" "app.kubernetes.io/name" "app.kubernetes.io/part-of" }}
+{{- $own := list "NODE_NAME" "POD_NAME" "POD_NAMESPACE" "MEMORY_LIMIT" "app.kubernetes.io/name" "app.kubernetes.io/part-of" }}
 {{- if and .root.Values.openshift.enabled (eq .command "agent") }}
   {{- $own = append $own "openshift.io/required-scc" }}
 {{- end }}
@@ -41,6 +41,10 @@ env:
   valueFrom:
     fieldRef:
       fieldPath: metadata.namespace
+- name: MEMORY_LIMIT
+  valueFrom:
+    resourceFieldRef:
+      resource: limits.memory
 {{- with .part.env }}
 {{ toYaml . }}
 {{- end }}
