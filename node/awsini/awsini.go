@@ -28,7 +28,7 @@ var ErrNone = errors.New("no credentials")
 // The settings of a profile. The first three are keys of a Secret too, by
 // cloud-credential-operator convention.
 const (
-	keyAccess      = "aws_access_key_id"
+	keyAccess      = "aws_access_key_id"     //nolint:gosec // the name of a key
 	keySecret      = "aws_secret_access_key" //nolint:gosec // the name of a key
 	keyToken       = "aws_session_token"     //nolint:gosec // the name of a key
 	setRegion      = "region"
