@@ -55,10 +55,10 @@ func Inherit(dir *hostfiles.Dir, nodeName string, log *slog.Logger) identity.Fac
 	return nil
 }
 
-// region is the AWS region for a profile whose Secret names none, empty where nothing
-// needs one: on a node that is not of AWS, without credentials. While the region is in
-// doubt and the facts of the run before are lost, the one that is published stays. The
-// error wraps nothing, so that all of it is a new error or the same as before.
+// region is the AWS region for a profile whose Secret names none. It is empty where
+// nothing needs one, on a node that is not of AWS, without credentials; and while it is
+// in doubt and none is published, since keys do not wait for the API server. The error
+// wraps nothing, so that all of it is a new error or the same as before.
 func (n *Node) region(profile string, facts identity.Facts, published string, credentials bool) (string, error) {
 	if region := facts.Value(identity.Region); region != "" {
 		return region, nil
@@ -66,7 +66,7 @@ func (n *Node) region(profile string, facts identity.Facts, published string, cr
 	why, inDoubt := n.Identity.Missing(identity.Region)
 	ofAWS := facts.Value(identity.InstanceID) != ""
 	switch {
-	case inDoubt && published != "":
+	case inDoubt:
 		return published, nil
 	case published == "" && !credentials && !ofAWS:
 		return "", nil

@@ -120,6 +120,8 @@ func (r *Resolver) Missing(k Key) (why string, inDoubt bool) {
 		switch {
 		case errors.Is(reply.err, errPending):
 			outcome, inDoubt = "has not answered yet", true
+		case errors.Is(reply.err, errUninitialized):
+			outcome = errUninitialized.Error()
 		case reply.err != nil:
 			outcome = "could not be asked"
 			inDoubt = inDoubt || reply.source != sourceIMDS // which may never answer

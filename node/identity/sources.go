@@ -3,6 +3,7 @@ package identity
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -56,6 +57,8 @@ const (
 	// uninitialized taints a Node until its cloud provider has set what it knows.
 	uninitialized = "node.cloudprovider.kubernetes.io/uninitialized"
 )
+
+var errUninitialized = errors.New("its cloud provider has not initialized it yet")
 
 // knows lists the facts that each source of the cluster could know.
 var knows = map[string][]Key{
@@ -223,7 +226,7 @@ func (r *reply) readProviderID(node *corev1.Node) Provider {
 		r.why = fmt.Sprintf("providerID %.140q is not of AWS", id)
 	case slices.ContainsFunc(node.Spec.Taints, func(t corev1.Taint) bool { return t.Key == uninitialized }):
 		r.about = []Key{Region, Zone, InstanceID} // the cluster's name is of kubelet, not of the cloud
-		r.err = fmt.Errorf("node %s has no providerID: its cloud provider has not initialized it yet, taint %s", node.Name, uninitialized)
+		r.err = fmt.Errorf("node %s has no providerID, and the taint %s: %w", node.Name, uninitialized, errUninitialized)
 	default:
 		r.why = "the Node has no providerID"
 	}

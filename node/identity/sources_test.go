@@ -58,7 +58,7 @@ func TestOfNode(t *testing.T) {
 			providerID: "openstack://us-west-1/6f5a", labels: place("us-west-1", "nova"), want: Facts{}, why: "is not of AWS",
 		},
 		"labels alone":                          {labels: place("us-west-1", "us-west-1a"), want: Facts{}, why: "has no providerID"},
-		"not initialized by the cloud provider": {tainted: true, want: Facts{}, why: "could not be asked"},
+		"not initialized by the cloud provider": {tainted: true, want: Facts{}, why: "has not initialized it yet"},
 		"Cluster API": {
 			annotations: map[string]string{"cluster.x-k8s.io/cluster-name": "edge", "cluster.x-k8s.io/cluster-namespace": "team-a"},
 			want:        Facts{ClusterID: {"edge", sourceNodeAnnotation}}, why: "has no providerID",
