@@ -64,17 +64,17 @@ func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 func (g *gate) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	refused, ok := errors.AsType[*refusal](err)
+	var warning *seldom
 	switch {
-	case r.Context().Err() != nil:
-		return // the client has gone
 	case !ok:
 		refused = &refusal{http.StatusServiceUnavailable, "unavailable", "cannot tell who you are: the API server could not be asked"}
-		if log := g.unavailable.mayLog(); log != nil {
-			log.Warn("token not reviewed", "err", err)
-		}
+		warning = g.unavailable
 	case refused.status == http.StatusTooManyRequests:
 		w.Header().Set("Retry-After", strconv.Itoa(int(unknownEvery.Seconds())))
-		if log := g.tooMany.mayLog(); log != nil {
+		warning = g.tooMany
+	}
+	if warning != nil && r.Context().Err() == nil { // else the client has gone
+		if log := warning.mayLog(); log != nil {
 			log.Warn("token not reviewed", "err", err)
 		}
 	}

@@ -5,7 +5,7 @@
 // scrapes go on while it is down. Health is plain HTTP and tells whether
 // we are well, and what fails. The package knows nothing of what it serves; package agent
 // hands it a gatherer, the two checks and the clients. It never answers with
-// anything but these three paths.
+// anything but these three paths, and keeps a bounded number of connections.
 package serving
 
 import (
