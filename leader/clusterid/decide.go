@@ -46,10 +46,10 @@ func (s survey) difference() string {
 	}
 	_, hidden := s[answer{known: true}]
 	_, none := s[answer{}]
-	if named < 2 && !(none && (hidden || named > 0)) {
-		return ""
+	if named > 1 || none && (hidden || named > 0) {
+		return s.String()
 	}
-	return s.String()
+	return ""
 }
 
 // String lists the answers in a constant order.

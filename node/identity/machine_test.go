@@ -62,9 +62,9 @@ func TestAnotherMachine(t *testing.T) {
 			r := New(Options{Previous: tt.prev, Log: slog.New(slog.NewTextHandler(&logs, nil)), Metrics: prometheus.NewRegistry()})
 			var asked []reply
 			for _, reply := range tt.replies {
-				switch {
-				case reply.source == SourceConfig:
-				case reply.source == sourceIMDS:
+				switch reply.source {
+				case SourceConfig:
+				case sourceIMDS:
 					r.metadata = reply
 				default:
 					asked = append(asked, reply)
