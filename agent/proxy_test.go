@@ -124,7 +124,7 @@ func TestNodeLocalIsNotProxied(t *testing.T) {
 	askMetadata(t)
 	askCredentials(t)
 	askAPIServer(t)
-	if _, err := (ReloadOptions{URL: "http://169.254.1.1/-/reload"}).post(t.Context()); err != nil {
+	if _, err := (ReloadOptions{URL: "http://169.254.1.1/-/reload", Timeout: time.Minute}).post(t.Context(), nil); err != nil {
 		t.Error(err)
 	}
 	want := []string{"GET /api/v1/nodes", "POST /-/reload",
