@@ -126,21 +126,26 @@ func (f *flooded) watch(ctx context.Context, a *agent, scrape func() error) erro
 			return err
 		}
 		f.largest = max(f.largest, now)
-		if n%10 != 0 {
-			continue
-		}
-		err = scrape()
-		if ctx.Err() != nil {
-			break
-		}
-		f.scrapes++
-		if err == nil {
-			f.answered++
-		} else {
-			progress("scrape: %v", err)
+		if n%10 == 0 {
+			f.count(ctx, scrape)
 		}
 	}
 	return nil
+}
+
+// count scrapes once and counts that, and whether it was answered, unless ctx ended
+// meanwhile.
+func (f *flooded) count(ctx context.Context, scrape func() error) {
+	err := scrape()
+	if ctx.Err() != nil {
+		return
+	}
+	f.scrapes++
+	if err == nil {
+		f.answered++
+	} else {
+		progress("scrape: %v", err)
+	}
 }
 
 // serveHealth has an agent serve health at a free port.

@@ -19,7 +19,7 @@ func OwnProcess(t *testing.T, attributes *syscall.SysProcAttr) bool {
 	if os.Getenv(ownProcess) == t.Name() {
 		return true
 	}
-	cmd := exec.Command(os.Args[0], "-test.v", "-test.run=^"+t.Name()+"$")
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.v", "-test.run=^"+t.Name()+"$")
 	cmd.Env = append(os.Environ(), ownProcess+"="+t.Name())
 	cmd.SysProcAttr = attributes
 	out, err := cmd.CombinedOutput()
