@@ -43,35 +43,35 @@ func bySet(all []Credential) [][]Credential {
 
 // awsFiles gives the files of one set. A Secret that yields no credentials does not hold
 // back the other profiles: its own keeps what is published, and the error says why. Without
-// anything to keep, the profile is left out. When all of them fail, nothing is published.
+// anything to keep, the profile is left out. When all Secrets fail, nothing is published. A
+// region that is missing holds back no credentials.
 func (n *Node) awsFiles(group []Credential, facts identity.Facts) ([]hostfiles.File, error) {
 	published, damaged := n.publishedProfiles(group[0].Set)
 	var profiles []awsini.Profile
-	var errs []error
+	var refused, missing []error
 	for _, c := range group {
 		last, kept := published[c.Profile]
 		found, err := n.readSecret(c)
-		if err == nil && found.Region == "" {
-			found.Region, err = n.region(c.Profile, facts, last.Region, found != awsini.Credentials{})
-		}
 		switch {
-		case err == nil:
-		case damaged != nil:
+		case err != nil && damaged != nil:
 			return nil, errors.Join(err, damaged) // what would be left out may be good
-		default:
-			errs = append(errs, err)
+		case err != nil:
+			refused = append(refused, err)
 			if !kept {
 				continue
 			}
 			found = last
+		case found.Region == "":
+			found.Region, err = n.region(c.Profile, facts, last.Region, found != awsini.Credentials{})
+			missing = append(missing, err)
 		}
 		profiles = append(profiles, awsini.Profile{Name: c.Profile, Credentials: found})
 	}
-	if len(errs) == len(group) {
-		return nil, errors.Join(errs...)
+	if len(refused) == len(group) {
+		return nil, errors.Join(refused...)
 	}
 	files, err := renderAWS(group[0], profiles)
-	return files, errors.Join(append(errs, err)...)
+	return files, errors.Join(append(append(refused, missing...), err)...)
 }
 
 // readSecret reads the Secret of a profile; one that is not there is empty credentials.

@@ -213,7 +213,7 @@ func TestProfilesOfOneSet(t *testing.T) {
 	if got := setErrors(t, n, "aws"); got != 1 {
 		t.Errorf("errors of the set: got %v, want 1", got)
 	}
-	if got := logs.String(); !strings.Contains(got, "set published in part") || !strings.Contains(got, "profile billing") {
+	if got := logs.String(); !strings.Contains(got, "set published with problems") || !strings.Contains(got, "profile billing") {
 		t.Errorf("the log does not say which profile is not current:\n%s", got)
 	}
 

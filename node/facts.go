@@ -40,36 +40,44 @@ func Inherit(dir *hostfiles.Dir, nodeName string, log *slog.Logger) identity.Fac
 	if was == "" || was == nodeName {
 		return facts
 	}
+	if err := removeAll(dir); err != nil {
+		log.Error("another node's files not removed", "node", was, "err", err)
+		return nil
+	}
+	log.Warn("removed another node's files: this disk was cloned from that node", "node", was)
+	return nil
+}
+
+// removeAll removes every set, also the ones that no consumer reads. The set that names
+// the node goes last, so that the next start tries again after an error.
+func removeAll(dir *hostfiles.Dir) error {
 	sets, err := dir.Sets()
 	for _, set := range sets {
-		if CheckName(set) == nil {
+		if set != setCluster {
 			_, e := dir.Remove(set)
 			err = errors.Join(err, e)
 		}
 	}
-	if err != nil {
-		log.Error("files of another node not removed", "node", was, "err", err)
-		return nil
+	if err == nil {
+		_, err = dir.Remove(setCluster)
 	}
-	log.Warn("files of another node removed: its disk was the image of this one's", "node", was)
-	return nil
+	return err
 }
 
-// region is the AWS region for a profile whose Secret names none. It is empty where
-// nothing needs one, on a node that is not of AWS, without credentials; and while it is
-// in doubt and none is published, since keys do not wait for the API server. The error
-// wraps nothing, so that all of it is a new error or the same as before.
-func (n *Node) region(profile string, facts identity.Facts, published string, credentials bool) (string, error) {
+// region is the AWS region for a profile whose Secret names none. Where none is known,
+// the one that is published stays. Missing is an error for a profile with credentials,
+// and on a node of AWS; elsewhere nothing needs a region, and only one in doubt stays.
+// The error wraps nothing, so that all of it is a new error or the same as before.
+func (n *Node) region(profile string, facts identity.Facts, published string, credentials bool) (region string, missing error) {
 	if region := facts.Value(identity.Region); region != "" {
 		return region, nil
 	}
-	why, inDoubt := n.Identity.Missing(identity.Region)
-	ofAWS := facts.Value(identity.InstanceID) != ""
+	gap := n.Identity.Missing(identity.Region)
 	switch {
-	case inDoubt:
+	case gap.InDoubt && published != "":
 		return published, nil
-	case published == "" && !credentials && !ofAWS:
+	case !credentials && !gap.OfAWS:
 		return "", nil
 	}
-	return "", fmt.Errorf("profile %s: %s needs an AWS region and no source has one: set identity.region (%s)", profile, fileConfig, why)
+	return published, fmt.Errorf("profile %s: %s needs an AWS region and no source has one: set identity.region (%s)", profile, fileConfig, gap.Why)
 }

@@ -22,7 +22,8 @@ import (
 	"github.com/chandler-k8s/chandler/test/expect"
 )
 
-// TestRegionIsMissing: which sets need a region where no source has one.
+// TestRegionIsMissing: which sets need a region where no source has one. It holds back no
+// credentials, and takes no region away while something needs it.
 func TestRegionIsMissing(t *testing.T) {
 	const other, bare, with = "openstack:///6f5ac1d0", "[default]\n", "[default]\nregion = eu-west-1\n"
 	for name, tt := range map[string]struct {
@@ -32,44 +33,47 @@ func TestRegionIsMissing(t *testing.T) {
 		want                  string // config.ini
 		failed                bool
 	}{
-		"another cloud, with keys":                  {other, true, "", "", "", true},
+		"another cloud, with keys":                  {other, true, "", "", bare, true},
 		"another cloud, with keys and files":        {other, true, "", with, with, true},
 		"another cloud, the configuration says":     {other, true, "us-east-1", "", "[default]\nregion = us-east-1\n", false},
 		"another cloud, nothing for AWS":            {other, false, "", "", bare, false},
-		"another cloud, a region that was there":    {other, false, "", with, with, true},
-		"AWS, without a zone":                       {"aws:////i-0123456789abcdef0", false, "", "", "", true},
+		"another cloud, the keys are gone":          {other, false, "", with, bare, false},
+		"AWS, without a zone":                       {"aws:////i-0123456789abcdef0", false, "", "", bare, true},
+		"AWS, the keys are gone":                    {"aws:////i-0123456789abcdef0", false, "", with, with, true},
+		"AWS, a region that AWS has not":            {"eks-hybrid:///nowhere/payments/host-7", false, "", "", bare, true},
 		"a node that nothing says anything about":   {"", false, "", "", bare, false},
-		"the same, with keys, as kubeadm and MinIO": {"", true, "", "", "", true},
+		"the same, with keys, as kubeadm and MinIO": {"", true, "", "", bare, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			source := t.TempDir()
-			if tt.keys {
-				expect.OK(t, os.WriteFile(filepath.Join(source, "aws_access_key_id"), []byte("AKIAEXAMPLE"), 0o600))
-				expect.OK(t, os.WriteFile(filepath.Join(source, "aws_secret_access_key"), []byte("secret"), 0o600))
-			}
 			n, path := newTestNode(t, nil, Credential{Set: "aws", Source: source, Profile: "default", Mode: 0o440, UID: -1, GID: -1})
 			var logs bytes.Buffer
 			n.Log = slog.New(slog.NewTextHandler(&logs, nil))
 			n.Identity = newTestResolver(n.Log, tt.providerID, tt.configured)
 			if tt.published != "" {
-				publishFile(t, n.Dir, "aws", "config.ini", tt.published)
+				_, err := n.Dir.Publish("aws", []hostfiles.File{
+					{Name: "config.ini", Mode: 0o444, UID: -1, GID: -1, Data: []byte(tt.published)},
+					{Name: "credentials.ini", Mode: 0o440, UID: -1, GID: -1, Data: []byte(section("default", "AKIAOLD"))},
+				})
+				expect.OK(t, err)
+			}
+			keys := map[string]string{}
+			if tt.keys {
+				keys["aws/credentials.ini"] = section("default", "AKIANEW")
+				mount(t, source, pair("AKIANEW"))
 			}
 			_, err := n.Identity.Resolve(t.Context())
 			expect.OK(t, err)
 			expect.OK(t, n.pass())
 			expect.OK(t, n.pass())
-			got, err := os.ReadFile(filepath.Join(path, "aws", "config.ini"))
-			if string(got) != tt.want || (err != nil) != (tt.want == "") {
-				t.Errorf("config.ini: got %q and %v, want %q", got, err, tt.want)
+			keys["aws/config.ini"] = tt.want
+			wantFiles(t, path, keys)
+			if _, err := os.Stat(filepath.Join(path, "aws", "credentials.ini")); (err == nil) != tt.keys {
+				t.Errorf("credentials.ini: got %v, want it: %t", err, tt.keys)
 			}
-			lines := strings.Count(logs.String(), "set not published")
-			if want := map[bool]int{true: 1}[tt.failed]; lines != want {
-				t.Errorf("got %d lines that the set is not published, want %d:\n%s", lines, want, logs.String())
-			}
-			for _, part := range []string{"set identity.region", "openshift-infrastructure", "provider-id", tt.providerID} {
-				if tt.failed && !strings.Contains(logs.String(), part) {
-					t.Errorf("the log does not say %q:\n%s", part, logs.String())
-				}
+			wantOnce(t, logs.String(), "set published with problems", tt.failed, "set identity.region", "openshift-infrastructure", "provider-id", tt.providerID)
+			if err := n.Ready(); tt.failed && tt.published == "" && (err == nil || !strings.Contains(err.Error(), "set identity.region")) {
+				t.Errorf("ready: got %v, want the region that is missing", err)
 			}
 			if _, err := os.Stat(filepath.Join(path, "cluster", "CLUSTERID")); err != nil {
 				t.Errorf("the set cluster is held back: %v", err)
@@ -78,11 +82,38 @@ func TestRegionIsMissing(t *testing.T) {
 	}
 }
 
+// wantOnce wants a message in the log once, with these parts, or not at all.
+func wantOnce(t *testing.T, log, message string, want bool, parts ...string) {
+	t.Helper()
+	if got := strings.Count(log, message); got != map[bool]int{true: 1}[want] {
+		t.Errorf("%q: got %d lines, want one: %t\n%s", message, got, want, log)
+	}
+	for _, part := range parts {
+		if want && !strings.Contains(log, part) {
+			t.Errorf("the log does not say %q:\n%s", part, log)
+		}
+	}
+}
+
+// TestRegionInDoubt: while the metadata service may still answer, keys are published
+// without a region, and the node is not ready.
+func TestRegionInDoubt(t *testing.T) {
+	source := t.TempDir()
+	mount(t, source, pair("AKIANEW"))
+	n, path := newTestNode(t, identity.Facts{identity.ClusterID: {Value: "prod", Source: "config"}},
+		Credential{Set: "aws", Source: source, Profile: "default", Mode: 0o440, UID: -1, GID: -1})
+	expect.OK(t, n.pass())
+	wantFiles(t, path, map[string]string{"aws/config.ini": "[default]\n", "aws/credentials.ini": section("default", "AKIANEW")})
+	if err := n.Ready(); err == nil || !strings.Contains(err.Error(), "set identity.region (no source has been asked yet)") {
+		t.Errorf("ready: got %v, want that no source has been asked", err)
+	}
+}
+
 // newTestResolver asks a cluster of one node, whose label looks like a region of AWS
 // unless the node is of AWS.
 func newTestResolver(log *slog.Logger, providerID, region string) *identity.Resolver {
 	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n"}, Spec: corev1.NodeSpec{ProviderID: providerID}}
-	if !strings.HasPrefix(providerID, "aws:") {
+	if !strings.HasPrefix(providerID, "aws:") && !strings.HasPrefix(providerID, "eks-hybrid:") {
 		node.Labels = map[string]string{corev1.LabelTopologyRegion: "us-west-1"}
 	}
 	system := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: metav1.NamespaceSystem, UID: "6f5a-uid"}}
@@ -103,7 +134,7 @@ func TestInherit(t *testing.T) {
 		left     []string // of the sets
 	}{
 		"this node":                       {mine, "a", "prod", []string{"aws", "cluster", "other", "scraper"}},
-		"another node":                    {mine, "b", "", []string{"other"}},
+		"another node":                    {mine, "b", "", nil},
 		"a version that wrote no name":    {`{"clusterID": {"value": "prod", "source": "imds"}}`, "b", "prod", []string{"aws", "cluster", "other", "scraper"}},
 		"unreadable":                      {`{`, "b", "", []string{"aws", "cluster", "other", "scraper"}},
 		"nothing, as on a machine of old": {"", "a", "", []string{"aws", "other", "scraper"}},

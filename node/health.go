@@ -72,11 +72,11 @@ func (n *Node) own() bool {
 	isNew, taken := n.note(owned, err), errors.Is(err, hostfiles.ErrTaken)
 	switch {
 	case from != "":
-		n.Log.Warn("host directory taken over from another agent that runs", "path", n.Dir.Path(), "from", from, "by", n.Name)
+		n.Log.Warn("took over the host directory from another running agent", "path", n.Dir.Path(), "from", from, "by", n.Name)
 	case isNew && taken:
-		n.Log.Error("another agent publishes in the host directory, this one has stopped", "err", err)
+		n.Log.Error("another agent owns the host directory, publishing stopped", "err", err)
 	case isNew && err != nil:
-		n.Log.Error("host directory not claimed, another agent could publish there too", "err", err)
+		n.Log.Error("host directory not claimed, another agent may publish to it", "err", err)
 	case isNew:
 		n.Log.Info("host directory claimed", "path", n.Dir.Path(), "by", n.Name)
 	}

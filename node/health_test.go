@@ -262,8 +262,8 @@ func TestTwoAgents(t *testing.T) {
 		older.wantReady(t, "alone again")
 		older.wantFailing(t, "alone again", "cluster", 0)
 		for _, want := range []string{
-			"level=ERROR msg=\"another agent publishes in the host directory, this one has stopped\"",
-			"level=WARN msg=\"host directory taken over from another agent that runs\" path=" + path + " from=chandler/older by=staging/newer",
+			"level=ERROR msg=\"another agent owns the host directory, publishing stopped\"",
+			"level=WARN msg=\"took over the host directory from another running agent\" path=" + path + " from=chandler/older by=staging/newer",
 			"level=INFO msg=\"host directory claimed\"",
 		} {
 			if got := strings.Count(logs.String(), want); got != 1 {

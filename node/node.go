@@ -85,7 +85,7 @@ func (n *Node) Run(ctx context.Context) error {
 	}
 	group.Go(func() error {
 		hostfiles.Follow(ctx, n.sources(), tick, n.hint, func(err error) {
-			n.Log.Warn("mounted Secrets and the host directory are not watched, looking at them now and then", "every", tick, "err", err)
+			n.Log.Warn("cannot watch mounted Secrets and the host directory, polling instead", "every", tick, "err", err)
 		})
 		return nil
 	})
@@ -156,13 +156,10 @@ func (n *Node) publishScraper() {
 		return
 	}
 	n.publish(setScraper, func() ([]hostfiles.File, error) {
-		if err == nil {
-			err = Check(setScraper, files) // it may have expired
-		}
 		if err != nil {
 			return nil, err
 		}
-		return files, nil
+		return files, Check(setScraper, files) // the certificate may have expired, and the CA be new
 	})
 }
 
@@ -191,7 +188,7 @@ func (n *Node) publish(set string, render func() ([]hostfiles.File, error)) {
 		n.metrics.failed(set)
 		switch {
 		case isNew && partly:
-			n.Log.Error("set published in part, the last good profiles stay", "set", set, "err", err)
+			n.Log.Error("set published with problems", "set", set, "err", err)
 		case isNew:
 			n.Log.Error("set not published, the last good files stay", "set", set, "err", err)
 		}

@@ -106,6 +106,10 @@ type reply struct {
 	// absent says that our own Node does not exist: it has been deleted, or not
 	// been registered yet, and will be there again.
 	absent bool
+	// tentative says that the source may soon have what it does not have yet.
+	tentative bool
+	// ofAWS says that the node belongs to AWS.
+	ofAWS bool
 	// why says why the source does not have what it could, for the log, e.g.
 	// `providerID "kind://docker/kind/worker" is not of AWS`.
 	why string
@@ -113,7 +117,7 @@ type reply struct {
 
 // doubtful reports whether the silence of the source about a fact proves nothing.
 func (r reply) doubtful(k Key) bool {
-	return (r.err != nil || r.forbidden || r.absent) && slices.Contains(r.about, k)
+	return (r.err != nil || r.forbidden || r.absent || r.tentative) && slices.Contains(r.about, k)
 }
 
 // disagreement is a fact for which a lower source says something else.

@@ -88,21 +88,23 @@ func TestMissing(t *testing.T) {
 		replies []reply
 		want    string
 		doubt   bool
+		ofAWS   bool
 	}{
-		"nobody asked":           {nil, "no source has been asked yet", true},
-		"answered":               {about(reply{}), "asked provider-id", false},
-		"down":                   {about(reply{err: errDown}), "asked provider-id (could not be asked)", true},
-		"refused":                {about(reply{forbidden: true}), "asked provider-id (refused by RBAC)", false},
-		"no Node":                {about(reply{absent: true}), "asked provider-id (the Node does not exist)", true},
-		"IMDS has not answered":  {[]reply{{source: sourceIMDS, about: Keys(), err: errPending}}, "asked imds (has not answered yet)", true},
-		"IMDS is out of reach":   {[]reply{{source: sourceIMDS, about: Keys(), err: errors.New("hop limit")}}, "asked imds (could not be asked)", false},
-		"of another fact":        {[]reply{{source: sourceNamespace, about: []Key{ClusterID}, err: errDown}}, "asked ", false},
-		"with the reason of one": {about(reply{why: "not of AWS"}), "asked provider-id (not of AWS)", false},
+		"nobody asked":           {nil, "no source has been asked yet", true, false},
+		"answered":               {about(reply{}), "asked provider-id", false, false},
+		"down":                   {about(reply{err: errDown}), "asked provider-id (could not be asked)", true, false},
+		"refused":                {about(reply{forbidden: true}), "asked provider-id (refused by RBAC)", false, false},
+		"no Node":                {about(reply{absent: true}), "asked provider-id (the Node does not exist)", true, false},
+		"IMDS has not answered":  {[]reply{{source: sourceIMDS, about: Keys(), err: errPending}}, "asked imds (has not answered yet)", true, false},
+		"IMDS is out of reach":   {[]reply{{source: sourceIMDS, about: Keys(), err: errors.New("hop limit")}}, "asked imds (could not be asked)", false, false},
+		"of another fact":        {[]reply{{source: sourceNamespace, about: []Key{ClusterID}, err: errDown}}, "asked ", false, false},
+		"with the reason of one": {about(reply{why: "not of AWS"}), "asked provider-id (not of AWS)", false, false},
+		"of AWS":                 {about(reply{ofAWS: true}), "asked provider-id", false, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := Resolver{replies: tt.replies}
-			if why, doubt := r.Missing(Region); why != tt.want || doubt != tt.doubt {
-				t.Errorf("got %q, in doubt: %t; want %q, %t", why, doubt, tt.want, tt.doubt)
+			if diff := cmp.Diff(r.Missing(Region), Gap{Why: tt.want, InDoubt: tt.doubt, OfAWS: tt.ofAWS}); diff != "" {
+				t.Errorf("gap (-got +want):\n%s", diff)
 			}
 		})
 	}

@@ -102,40 +102,53 @@ func (r *Resolver) Facts() Facts {
 	return r.facts
 }
 
-// Missing says why a fact is not known: it names the sources that could know it and
-// what came of asking them. inDoubt says that one of the cluster may still have it,
-// or the metadata service, which has not been heard yet.
-func (r *Resolver) Missing(k Key) (why string, inDoubt bool) {
+// Gap is why a fact is not known.
+type Gap struct {
+	// Why names the sources that could know the fact and what came of asking them.
+	Why string
+	// InDoubt says that a source of the cluster may still have the fact, or the
+	// metadata service, which has not answered yet.
+	InDoubt bool
+	// OfAWS says that the node belongs to AWS.
+	OfAWS bool
+}
+
+// Missing returns why a fact is not known.
+func (r *Resolver) Missing(k Key) Gap {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	gap := Gap{OfAWS: r.facts.Value(InstanceID) != ""}
 	if len(r.replies) == 0 {
-		return "no source has been asked yet", true
+		gap.Why, gap.InDoubt = "no source has been asked yet", true
+		return gap
 	}
 	var asked []string
 	for _, reply := range r.replies {
+		gap.OfAWS = gap.OfAWS || reply.ofAWS
 		if !slices.Contains(reply.about, k) {
 			continue
 		}
 		outcome := reply.why
 		switch {
 		case errors.Is(reply.err, errPending):
-			outcome, inDoubt = "has not answered yet", true
+			outcome, gap.InDoubt = "has not answered yet", true
 		case errors.Is(reply.err, errUninitialized):
 			outcome = errUninitialized.Error()
 		case reply.err != nil:
 			outcome = "could not be asked"
-			inDoubt = inDoubt || reply.source != sourceIMDS // which may never answer
+			gap.InDoubt = gap.InDoubt || reply.source != sourceIMDS // which may never answer
 		case reply.forbidden:
 			outcome = "refused by RBAC"
 		case reply.absent:
-			outcome, inDoubt = "the Node does not exist", true
+			outcome, gap.InDoubt = "the Node does not exist", true
 		}
 		if outcome != "" {
 			outcome = " (" + outcome + ")"
 		}
 		asked = append(asked, reply.source+outcome)
 	}
-	return "asked " + strings.Join(asked, ", "), inDoubt
+	gap.Why = "asked " + strings.Join(asked, ", ")
+	return gap
 }
 
 // Run keeps asking until ctx ends and calls changed after the first round and
@@ -162,6 +175,8 @@ func (r *Resolver) Run(ctx context.Context, changed func()) error {
 			wait, retry = retry/2+rand.N(retry), min(2*retry, retryMax)
 		case refused(asked):
 			wait, retry = retry/2+rand.N(retry), min(2*retry, resync)
+		case r.tentative(asked):
+			wait = retryMax/2 + rand.N(retryMax)
 		default:
 			retry = retryMin
 		}
@@ -210,6 +225,12 @@ func (r *Resolver) ask(ctx context.Context) ([]reply, error) {
 // refused reports whether RBAC has refused a source.
 func refused(asked []reply) bool {
 	return slices.ContainsFunc(asked, func(r reply) bool { return r.forbidden })
+}
+
+// tentative reports whether a source may soon know a better cluster ID than the UID of
+// kube-system.
+func (r *Resolver) tentative(asked []reply) bool {
+	return r.lastResort(asked) && slices.ContainsFunc(asked, func(r reply) bool { return r.tentative })
 }
 
 // lastResort reports whether nothing better than the UID of kube-system is known.

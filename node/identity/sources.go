@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -56,6 +57,9 @@ const (
 	capiAnnotation      = "cluster.x-k8s.io/cluster-name"
 	// uninitialized taints a Node until its cloud provider has set what it knows.
 	uninitialized = "node.cloudprovider.kubernetes.io/uninitialized"
+	// newNode is the age until which Cluster API may have yet to annotate a Node: it
+	// finds the Node by its providerID, and may have others to do first.
+	newNode = 10 * time.Minute
 )
 
 var errUninitialized = errors.New("its cloud provider has not initialized it yet")
@@ -188,9 +192,15 @@ func ofNode(node *corev1.Node, outcome reply) []reply {
 	if node != nil {
 		provider := id.readProviderID(node)
 		labels.readLabels(node, provider)
-		annotations.values = map[Key]string{ClusterID: node.Annotations[capiAnnotation]}
+		annotations.readAnnotations(node)
 	}
 	return []reply{id, labels, annotations}
+}
+
+// readAnnotations takes a missing annotation for no denial while the Node is new.
+func (r *reply) readAnnotations(node *corev1.Node) {
+	r.values = map[Key]string{ClusterID: node.Annotations[capiAnnotation]}
+	r.tentative = r.values[ClusterID] == "" && time.Since(node.CreationTimestamp.Time) < newNode
 }
 
 // ByMetadata returns the cluster ID that a Node's labels and annotations give its agent,
@@ -217,6 +227,7 @@ func (r *reply) readProviderID(node *corev1.Node) Provider {
 	id := node.Spec.ProviderID
 	p, err := ParseProviderID(id)
 	r.refused = err
+	r.ofAWS = p.AWS
 	r.values = map[Key]string{ClusterID: p.Cluster, Region: p.Region, Zone: p.Zone, InstanceID: p.Instance}
 	switch {
 	case p.AWS && p.Region == "":

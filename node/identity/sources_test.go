@@ -4,13 +4,16 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/feature/ec2/imds"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
@@ -84,7 +87,7 @@ func TestOfNode(t *testing.T) {
 				t.Errorf("a value is refused: got %t, want %t", refused, tt.refused)
 			}
 			r := Resolver{replies: replies}
-			if why, _ := r.Missing(Region); !strings.Contains(why, tt.why) {
+			if why := r.Missing(Region).Why; !strings.Contains(why, tt.why) {
 				t.Errorf("why the region is missing: got %q, want %q in it", why, tt.why)
 			}
 		})
@@ -153,6 +156,39 @@ func TestClusterNameTags(t *testing.T) {
 			}
 			if (r.refused != nil) != tt.refused {
 				t.Errorf("got refusal %v, want one: %t", r.refused, tt.refused)
+			}
+		})
+	}
+}
+
+// TestNewNode: Cluster API annotates a Node some time after it was registered, also one
+// that is registered again. Until then a known ID stays, and the UID serves meanwhile.
+func TestNewNode(t *testing.T) {
+	annotated := Facts{ClusterID: {"edge", sourceNodeAnnotation}}
+	byUID := Facts{ClusterID: {"6f5a-uid", sourceNamespace}}
+	for name, tt := range map[string]struct {
+		age   time.Duration
+		prev  Facts
+		want  Facts
+		again bool // soon
+	}{
+		"new":                          {time.Minute, nil, byUID, true},
+		"new, and known before":        {time.Minute, annotated, annotated, false},
+		"no longer new":                {time.Hour, nil, byUID, false},
+		"no longer new, known before":  {time.Hour, annotated, byUID, false},
+		"new, and found the UID first": {time.Minute, byUID, byUID, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{CreationTimestamp: metav1.NewTime(time.Now().Add(-tt.age))}}
+			uid := reply{source: sourceNamespace, about: []Key{ClusterID}, values: map[Key]string{ClusterID: "6f5a-uid"}}
+			asked := append(ofNode(node, reply{}), uid)
+			r := New(Options{Previous: tt.prev, Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry()})
+			r.settle(asked)
+			if diff := cmp.Diff(r.Facts(), tt.want); diff != "" {
+				t.Errorf("facts (-got +want):\n%s", diff)
+			}
+			if got := r.tentative(asked); got != tt.again {
+				t.Errorf("asked again soon: got %t, want %t", got, tt.again)
 			}
 		})
 	}
