@@ -37,7 +37,7 @@ func Install(dir string, log *slog.Logger) error {
 	const mebibyte = 1 << 20
 	target := filepath.Join(dir, "chandler")
 	if err := replaceFile(target, program, 0o755, -1, -1); err != nil {
-		return fmt.Errorf("%w (the program has %d MiB)", err, info.Size()/mebibyte)
+		return fmt.Errorf("%w (the program is %d MiB)", err, info.Size()/mebibyte)
 	}
 	log.Info("program installed", "path", target)
 	return nil

@@ -132,7 +132,7 @@ func (o ReloadOptions) follow(ctx context.Context) (changes <-chan []string, don
 	go func() {
 		defer close(hints)
 		hostfiles.Follow(ctx, o.Dirs, reloadTick, func() { offer(hints) }, func(err error) {
-			o.Log.Warn("directory is not watched, looking at it now and then", "path", pathList(o.Dirs), "every", reloadTick, "err", err)
+			o.Log.Warn("cannot watch the directories, polling instead", "path", pathList(o.Dirs), "every", reloadTick, "err", err)
 		})
 	}()
 	go func() {
@@ -258,7 +258,7 @@ func hashFiles(dir string) (string, error) {
 		total.Write(content)
 	}
 	if files == 0 && len(sets) > 0 {
-		return "", fmt.Errorf("watch %s: %w: name those that the consumer reads, of %s", dir, ErrHoldsSets, strings.Join(sets, ", "))
+		return "", fmt.Errorf("watch %s: %w: watch the sets that the consumer reads instead, e.g. %s", dir, ErrHoldsSets, strings.Join(sets, ", "))
 	}
 	if files == 0 {
 		return "", nil

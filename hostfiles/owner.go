@@ -34,7 +34,7 @@ var (
 	ErrTaken = errors.New("the host directory belongs to another agent")
 )
 
-// Check tells whether a set that changed now could be published. It returns nil, or
+// Check reports whether a set that changed now could be published. It returns nil, or
 // an error that wraps ErrDeleted, syscall.EROFS or syscall.ENOSPC. Publish finds
 // these out only when there is something to write.
 func (d *Dir) Check() error {
@@ -97,7 +97,7 @@ func (d *Dir) Own(name string) (from string, err error) {
 	case err == nil && ours:
 		return "", nil
 	case err == nil && other != "" && d.claim != nil:
-		err = fmt.Errorf("%w: %.200q publishes here, %q has stopped: run one agent on a node, or give each its own hostDir",
+		err = fmt.Errorf("%w: %.200q publishes here and %q has stopped: run one agent per node, or give each its own hostDir",
 			ErrTaken, other, name)
 	case err == nil:
 		err = d.take(name)

@@ -67,7 +67,7 @@ func (d *delegation) admit(ctx context.Context, source, token string) error {
 	if _, lately := d.admitted.Get(digest); !lately && !d.mayAsk(source) {
 		return &refusal{http.StatusTooManyRequests, "too_many_tokens", "too many unknown tokens came from " + source}
 	}
-	// Whoever asked first may go away before the answer is there.
+	// The first client may go away before the answer is there.
 	reviewed := d.reviews.DoChan(string(digest[:]), func() (any, error) {
 		return nil, d.ask(context.WithoutCancel(ctx), digest, token)
 	})
