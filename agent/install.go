@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 )
 
 // Install copies the running program to "chandler" in a directory, for the other
@@ -37,7 +38,7 @@ func Install(dir string, log *slog.Logger) error {
 	const mebibyte = 1 << 20
 	target := filepath.Join(dir, "chandler")
 	if err := replaceFile(target, program, 0o755, -1, -1); err != nil {
-		return fmt.Errorf("%w (the program has %d MiB)", err, info.Size()/mebibyte)
+		return fmt.Errorf("%w (the program is %d MiB)", err, info.Size()/mebibyte)
 	}
 	log.Info("program installed", "path", target)
 	return nil
@@ -46,9 +47,11 @@ func Install(dir string, log *slog.Logger) error {
 // sweep removes what runs have left that were killed: a small volume has no room for
 // it.
 func sweep(dir string) error {
-	left, err := filepath.Glob(filepath.Join(dir, unfinished+"*"))
-	for _, path := range left {
-		err = errors.Join(err, os.Remove(path))
+	entries, err := os.ReadDir(dir)
+	for _, entry := range entries {
+		if strings.HasPrefix(entry.Name(), unfinished) {
+			err = errors.Join(err, os.Remove(filepath.Join(dir, entry.Name())))
+		}
 	}
 	return err
 }

@@ -47,7 +47,7 @@ func (p *process) newLeader(cfg *config.Config, dir *hostfiles.Dir, reg promethe
 type newTask = func(leader.Term) (leader.Task, error)
 
 // leaderTasks lists the tasks. What lasts as long as the process is made here,
-// the rest anew for each term. facts are those of our own node half, nil without one.
+// the rest again for each term. facts are those of our own node half, nil without one.
 func leaderTasks(cfg *config.Config, facts factsFunc, reg prometheus.Registerer) (func(leader.Term) ([]leader.Task, error), error) {
 	var all []newTask
 	aws := &ownAWS{}

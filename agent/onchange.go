@@ -43,7 +43,7 @@ type ReloadOptions struct {
 	// Grace is how long the command has to end before it is killed. Zero kills it at
 	// once.
 	Grace time.Duration
-	// Signals are passed on to the command.
+	// Signals are passed on to a wrapped command, and not read with Exec.
 	Signals <-chan os.Signal
 	// Children gets SIGCHLD: ended processes that nobody else waits for are cleared
 	// away then. One that waits in it stands for any number.
@@ -89,13 +89,11 @@ func (o ReloadOptions) notify(ctx context.Context, act action) error {
 	changes, done := o.follow(ctx)
 	defer done()
 	for {
-		var changed []string
-		select {
-		case <-ctx.Done():
-			return nil
-		case changed = <-changes:
-		}
+		changed := o.await(ctx, changes, nil)
 		for pause := firstRetry; ; pause = min(2*pause, mostRetry) {
+			if ctx.Err() != nil {
+				return nil
+			}
 			what, err := act(ctx, changed)
 			if ctx.Err() != nil {
 				return nil
@@ -105,16 +103,26 @@ func (o ReloadOptions) notify(ctx context.Context, act action) error {
 				break
 			}
 			o.Log.Error("reload failed, retrying", "path", pathList(changed), "pause", pause, "err", err)
-			timer := time.NewTimer(pause)
-			select {
-			case <-ctx.Done():
-				timer.Stop()
-				return nil
-			case more := <-changes:
-				timer.Stop()
+			if more := o.await(ctx, changes, time.After(pause)); more != nil {
 				changed, pause = union(changed, more), firstRetry
-			case <-timer.C:
 			}
+		}
+	}
+}
+
+// await returns the next change, or nil once the pause is over or ctx has ended. While
+// it waits no command runs, so every child that has ended is an orphan to reap.
+func (o ReloadOptions) await(ctx context.Context, changes <-chan []string, pause <-chan time.Time) []string {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-pause:
+			return nil
+		case changed := <-changes:
+			return changed
+		case <-o.Children:
+			o.reap(0)
 		}
 	}
 }
@@ -132,7 +140,7 @@ func (o ReloadOptions) follow(ctx context.Context) (changes <-chan []string, don
 	go func() {
 		defer close(hints)
 		hostfiles.Follow(ctx, o.Dirs, reloadTick, func() { offer(hints) }, func(err error) {
-			o.Log.Warn("directory is not watched, looking at it now and then", "path", pathList(o.Dirs), "every", reloadTick, "err", err)
+			o.Log.Warn("cannot watch the directories, polling instead", "path", pathList(o.Dirs), "every", reloadTick, "err", err)
 		})
 	}()
 	go func() {
@@ -258,7 +266,7 @@ func hashFiles(dir string) (string, error) {
 		total.Write(content)
 	}
 	if files == 0 && len(sets) > 0 {
-		return "", fmt.Errorf("watch %s: %w: name those that the consumer reads, of %s", dir, ErrHoldsSets, strings.Join(sets, ", "))
+		return "", fmt.Errorf("watch %s: %w: watch the sets that the consumer reads instead, e.g. %s", dir, ErrHoldsSets, strings.Join(sets, ", "))
 	}
 	if files == 0 {
 		return "", nil

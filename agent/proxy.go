@@ -25,7 +25,7 @@ func proxyFor(r *http.Request) (*url.URL, error) {
 var awsReserved = netip.MustParsePrefix("fd00:ec2::/32")
 
 // nodeLocal reports whether a host is this node or on its link, as far as its name
-// says.
+// says. Linux connects the unspecified addresses, 0.0.0.0 and ::, to this node.
 func nodeLocal(host string) bool {
 	addr, err := netip.ParseAddr(host)
 	if err != nil {
@@ -33,7 +33,7 @@ func nodeLocal(host string) bool {
 		return name == "localhost" || strings.HasSuffix(name, ".localhost")
 	}
 	addr = addr.Unmap().WithZone("")
-	return addr.IsLoopback() || addr.IsLinkLocalUnicast() || awsReserved.Contains(addr)
+	return addr.IsLoopback() || addr.IsUnspecified() || addr.IsLinkLocalUnicast() || awsReserved.Contains(addr)
 }
 
 // bypassProxy does the same for clients of an API server, where the environment would

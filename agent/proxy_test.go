@@ -217,7 +217,7 @@ func askAPIServer(t *testing.T) {
 func TestNodeLocal(t *testing.T) {
 	for host, want := range map[string]bool{
 		"169.254.169.254": true, "169.254.170.2": true, "169.254.170.23": true, "fd00:ec2::254": true, "fd00:ec2::23": true,
-		"::ffff:169.254.169.254": true, "fe80::1%eth0": true, "127.0.0.1": true, "127.8.0.1": true, "::1": true,
+		"::ffff:169.254.169.254": true, "fe80::1%eth0": true, "127.0.0.1": true, "127.8.0.1": true, "::1": true, "0.0.0.0": true, "::": true,
 		"localhost": true, "LOCALHOST.": true, "prometheus.localhost": true,
 		"": false, "10.96.0.1": false, "169.253.255.255": false, "fd00:ec3::1": false, "2600::1": false,
 		"ecr.eu-west-1.amazonaws.com": false, "169.254.169.254.example.com": false, "notlocalhost": false, "localhost.example.com": false,

@@ -53,7 +53,7 @@ const reloadTick = 30 * time.Second
 
 func (r *reloads) run(ctx context.Context) {
 	hostfiles.Follow(ctx, []string{filepath.Dir(r.path)}, reloadTick, r.look, func(err error) {
-		r.log.Warn("configuration is not watched, looking at it now and then", "every", reloadTick, "err", err)
+		r.log.Warn("cannot watch the configuration, polling instead", "every", reloadTick, "err", err)
 	})
 }
 

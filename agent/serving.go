@@ -38,12 +38,12 @@ func (p *process) newServer(cfg *config.Config, reg *prometheus.Registry, parts 
 	}), nil
 }
 
-// newReviewer makes the client that tokens are reviewed with. It has a limit of its
-// own: many unknown tokens must not hold up the watch of the cluster's CA. Package
-// serving bounds what one source may ask for to a tenth of it.
+// newReviewer makes the client that tokens are reviewed with. It has no limit: in the
+// queue of one, a scraper's token would wait behind unknown ones. Package serving
+// refuses those instead.
 func (p *process) newReviewer() (kubernetes.Interface, error) {
 	cfg := rest.AddUserAgent(p.kube, "serving")
-	cfg.QPS, cfg.Burst = 10, 20
+	cfg.QPS = -1
 	client, err := kubernetes.NewForConfig(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("make client for token reviews: %w", err)

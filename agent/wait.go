@@ -31,7 +31,7 @@ type WaitOptions struct {
 	// Sets lists the sets to wait for, e.g. "cluster", "aws". At least one.
 	Sets []string
 	// RequireCredentials waits until each set of AWS files has credentials, too. An AWS
-	// SDK that finds none, or may not read them, goes on as the role of the node.
+	// SDK that finds none, or may not read them, falls back to the node's role.
 	RequireCredentials bool
 	Log                *slog.Logger
 }
@@ -46,7 +46,7 @@ func Wait(ctx context.Context, o WaitOptions) error {
 		dirs = append(dirs, filepath.Join(o.HostDir, set))
 	}
 	if o.RequireCredentials && !slices.ContainsFunc(o.Sets, node.MayHoldCredentials) {
-		errs = append(errs, errors.New("credentials are required, and no set holds any: add one of AWS files, such as aws"))
+		errs = append(errs, errors.New("--require-credentials needs a set of AWS files: add --set aws or --set aws-NAME"))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("%w: %w", ErrWrongSets, err)
@@ -56,7 +56,7 @@ func Wait(ctx context.Context, o WaitOptions) error {
 	go func() {
 		defer close(hints)
 		hostfiles.Follow(following, dirs, waitTick, func() { offer(hints) }, func(err error) {
-			o.Log.Warn("the sets are not watched, looking at them now and then", "every", waitTick, "err", err)
+			o.Log.Warn("cannot watch the sets, polling instead", "every", waitTick, "err", err)
 		})
 	}()
 	last := o.check()
@@ -78,7 +78,7 @@ func offer(hints chan<- struct{}) {
 	}
 }
 
-// check reads the directory anew each time: it may be mounted over meanwhile.
+// check reads the directory again each time: it may be mounted over meanwhile.
 func (o WaitOptions) check() error {
 	var errs []error
 	for _, set := range o.Sets {
@@ -159,7 +159,7 @@ func (r reader) barred(path string, mode fs.FileMode, uid, gid int) string {
 	const files = "let files.uid, files.gid and files.mode of its entry in the agent's configuration suit this user"
 	switch {
 	case mode&need == need:
-		return facts + ", who may read it by these: SELinux or another policy of the node denies it"
+		return facts + "; owner and mode allow it, so SELinux or another policy on the node denies it"
 	case class == 0o004 && mode&(need<<3) == need<<3:
 		return fmt.Sprintf("%s: add %d to supplementalGroups of the pod, or %s", facts, gid, files)
 	default:

@@ -53,7 +53,7 @@ func TestWaitForCredentials(t *testing.T) {
 		"absent":         {"", "aws", "credentials.ini is not there: the Secret of awsCredentials"},
 		"half of a pair": {"[default]\naws_access_key_id = " + accessKey + "\n", "aws", "aws_secret_access_key is missing"},
 		"no section":     {"\n", "aws", "no [section]"},
-		"of no AWS set":  {good, "cluster", "no set holds any"},
+		"of no AWS set":  {good, "cluster", "add --set aws or --set aws-NAME"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := publishAWS(t, hostfiles.File{Mode: 0o400, UID: -1, GID: -1, Data: []byte(tt.credentials)})

@@ -58,7 +58,7 @@ func TestRun(t *testing.T) {
 		"alarm broken config": {args: []string{"alarm", "--config", broken}, code: 2, err: "hostDir"},
 		"wait without a set":  {args: []string{"wait"}, code: 2, err: "--set is required"},
 		"wait for no set":     {args: []string{"wait", "--dir", dir, "--set", "clutser"}, code: 2, err: "clutser"},
-		"wait for keys":       {args: []string{"wait", "--dir", dir, "--set", "cluster", "--require-credentials"}, code: 2, err: "no set holds any"},
+		"wait for keys":       {args: []string{"wait", "--dir", dir, "--set", "cluster", "--require-credentials"}, code: 2, err: "add --set aws or --set aws-NAME"},
 		"wait in vain":        {args: []string{"wait", "--dir", dir, "--set", "cluster", "--timeout", "10ms"}, code: 1, err: "set cluster"},
 	}
 	for name, tt := range tests {

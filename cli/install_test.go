@@ -12,7 +12,8 @@ import (
 )
 
 func TestInstall(t *testing.T) {
-	dir := t.TempDir()
+	dir := filepath.Join(t.TempDir(), "a[b") // no pattern
+	expect.OK(t, os.Mkdir(dir, 0o755))
 	left := write(t, dir, "..chandler-123", "what a killed run has left")
 	write(t, dir, "other", "")
 	for range 2 { // an init container may run again

@@ -17,7 +17,7 @@ import (
 	"github.com/chandler-k8s/chandler/agent"
 )
 
-// passedOn are the signals that a wrapped command gets.
+// passedOn are the signals that a wrapped command gets. A command of --exec gets none.
 var passedOn = []os.Signal{
 	syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGWINCH,
 }
@@ -43,12 +43,16 @@ and ends with its exit code. With --exec it wraps nothing, and runs the command 
 			}
 			o.Log, o.Out, o.Err = log, e.out, e.logs
 			if len(o.Command) > 0 {
-				signals, children := make(chan os.Signal, 16), make(chan os.Signal, 1)
-				signal.Notify(signals, passedOn...)
+				children := make(chan os.Signal, 1)
 				signal.Notify(children, syscall.SIGCHLD)
-				defer signal.Stop(signals)
 				defer signal.Stop(children)
-				o.Signals, o.Children = signals, children
+				o.Children = children
+			}
+			if len(o.Command) > 0 && !o.Exec { // else nobody reads them, and they would be lost
+				signals := make(chan os.Signal, 16)
+				signal.Notify(signals, passedOn...)
+				defer signal.Stop(signals)
+				o.Signals = signals
 			}
 			err = agent.Reload(c.Context(), o)
 			if errors.Is(err, agent.ErrHoldsSets) {

@@ -107,6 +107,15 @@ func (r *reloader) children() (pids []int) {
 	return pids
 }
 
+// awaitNoChildren waits until the program has no children, also none that have ended.
+func (r *reloader) awaitNoChildren() {
+	r.t.Helper()
+	eventually(r.t, func() (bool, string) {
+		left := r.children()
+		return len(left) == 0, fmt.Sprintf("processes %v are left", left)
+	})
+}
+
 func (r *reloader) signal(s syscall.Signal) {
 	if err := r.cmd.Process.Signal(s); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		r.t.Error(err)

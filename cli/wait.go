@@ -19,8 +19,8 @@ func (e *env) waitCommand() *cobra.Command {
 		Long: `Waits until file sets are there and valid, as an init container of their consumer: one of
 the same user and groups, since it checks also that they may be read.
 
-An AWS SDK that finds no credentials.ini, or may not read it, goes on without a word as the
-role of the node. Use --require-credentials where that must not be.`,
+An AWS SDK that finds no credentials.ini, or may not read it, silently falls back to
+the node's role. Use --require-credentials to prevent that.`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if len(o.Sets) == 0 {
 				return usageError{errors.New("--set is required, e.g. --set cluster --set aws")}

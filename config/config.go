@@ -121,8 +121,8 @@ func (c *Config) Warnings() []string {
 	return out
 }
 
-// Notes lists, for whoever checks a file, what it leaves to the nodes to find out and
-// where they cannot. Nothing is wrong with it. None means nil.
+// Notes lists, for the reader of chandler check, what the configuration leaves to the
+// nodes to find out and where they cannot. Nothing is wrong with it. None means nil.
 func (c *Config) Notes() []string {
 	var out []string
 	if c.Identity.ClusterID == "" {

@@ -59,11 +59,11 @@ func TestDiskFull(t *testing.T) {
 	if !expect.OwnProcess(t, expect.Mounts()) {
 		return
 	}
-	dir := mountMemory(t, "size=64k")
+	dir := mountMemory(t, "size=128k")
 	d := open(t, dir)
 	old := sized(4 << 10)
 	publish(t, d, "set", true, old...)
-	_, err := d.Publish("set", sized(28<<10))
+	_, err := d.Publish("set", sized(60<<10))
 	if path := filepath.Join(dir, "set"); !errors.Is(err, syscall.ENOSPC) || !strings.Contains(err.Error(), path) {
 		t.Errorf("Publish = %v, want ENOSPC and the path %s", err, path)
 	}
@@ -117,6 +117,9 @@ func TestNoInodes(t *testing.T) {
 		}
 		if failures++; changed || !errors.Is(err, syscall.ENOSPC) {
 			t.Errorf("%d inodes: Publish = %v, %v, want false, ENOSPC", inodes, changed, err)
+		}
+		if err := d.Check(); !errors.Is(err, syscall.ENOSPC) {
+			t.Errorf("%d inodes: Check = %v, want ENOSPC as from Publish", inodes, err)
 		}
 		expectIntact(t, d, dir, old)
 		if _, err := d.Publish("new", sized(20)); !errors.Is(err, syscall.ENOSPC) {

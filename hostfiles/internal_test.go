@@ -3,6 +3,8 @@ package hostfiles
 import (
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestConcerns(t *testing.T) {
@@ -27,6 +29,33 @@ func TestConcerns(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			if got := concerns(test.path, dirs); got != test.want {
 				t.Errorf("concerns(%q) = %v, want %v", test.path, got, test.want)
+			}
+		})
+	}
+}
+
+func TestFull(t *testing.T) {
+	t.Parallel()
+	roomy := unix.Statfs_t{Blocks: 1000, Bfree: 100, Bavail: 50, Files: 1000, Ffree: 100}
+	for name, test := range map[string]struct {
+		change func(*unix.Statfs_t)
+		root   bool
+		want   bool
+	}{
+		"room":                           {func(*unix.Statfs_t) {}, false, false},
+		"no block":                       {func(s *unix.Statfs_t) { s.Bfree, s.Bavail = 0, 0 }, true, true},
+		"a few blocks":                   {func(s *unix.Statfs_t) { s.Bfree, s.Bavail = leastFree-1, leastFree-1 }, true, true},
+		"just enough blocks":             {func(s *unix.Statfs_t) { s.Bavail = leastFree }, false, false},
+		"reserved blocks alone":          {func(s *unix.Statfs_t) { s.Bavail = 0 }, false, true},
+		"reserved blocks alone, as root": {func(s *unix.Statfs_t) { s.Bavail = 0 }, true, false},
+		"a few inodes":                   {func(s *unix.Statfs_t) { s.Ffree = leastFree - 1 }, true, true},
+		"nothing is counted":             {func(s *unix.Statfs_t) { *s = unix.Statfs_t{} }, false, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			system := roomy
+			test.change(&system)
+			if got := full(system, test.root); got != test.want {
+				t.Errorf("full = %v, want %v", got, test.want)
 			}
 		})
 	}

@@ -6,8 +6,11 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math/rand/v2"
 	"os"
+	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -17,11 +20,21 @@ const (
 	// file locked as long as it lives. Like a set's lock it is closed to readers.
 	ownerFile = "..owner"
 
-	// scratchOwner is an ownerFile on its way to its name.
+	// scratchOwner begins the name of an ownerFile on its way to its name. Each has
+	// its own: agents that start together must not rename each other's.
 	scratchOwner = "..owner_tmp"
+
+	// staleOwner is how old a scratchOwner is that its agent was killed over. To
+	// write and rename it takes milliseconds, or seconds on a struggling disk.
+	staleOwner = time.Minute
 
 	// maxOwner is enough for a namespace, a pod and what stands between them.
 	maxOwner = 512
+
+	// leastFree is how many blocks and inodes have to be free. A new set of five
+	// files takes 14 inodes: the lock, two directories, five files, six links. Fewer
+	// may be free on a full disk that nothing more can be published to.
+	leastFree = 16
 )
 
 var (
@@ -34,7 +47,7 @@ var (
 	ErrTaken = errors.New("the host directory belongs to another agent")
 )
 
-// Check tells whether a set that changed now could be published. It returns nil, or
+// Check reports whether a set that changed now could be published. It returns nil, or
 // an error that wraps ErrDeleted, syscall.EROFS or syscall.ENOSPC. Publish finds
 // these out only when there is something to write.
 func (d *Dir) Check() error {
@@ -74,11 +87,22 @@ func checkSpace(f *os.File) error {
 	switch {
 	case system.Flags&unix.ST_RDONLY != 0:
 		return syscall.EROFS
-	case system.Blocks > 0 && system.Bfree == 0, system.Files > 0 && system.Ffree == 0: // 0 in all is not counted
+	case full(system, os.Geteuid() == 0):
 		return syscall.ENOSPC
 	default:
 		return nil
 	}
+}
+
+// full reports whether the file system may have no room for another set. Only root may
+// use the blocks that are reserved.
+func full(system unix.Statfs_t, root bool) bool {
+	blocks := system.Bavail
+	if root {
+		blocks = system.Bfree
+	}
+	// A file system that has none in all does not count them.
+	return system.Blocks > 0 && blocks < leastFree || system.Files > 0 && system.Ffree < leastFree
 }
 
 // Own makes the agent called name, e.g. "chandler/chandler-x7k2p", the one that
@@ -97,7 +121,7 @@ func (d *Dir) Own(name string) (from string, err error) {
 	case err == nil && ours:
 		return "", nil
 	case err == nil && other != "" && d.claim != nil:
-		err = fmt.Errorf("%w: %.200q publishes here, %q has stopped: run one agent on a node, or give each its own hostDir",
+		err = fmt.Errorf("%w: %.200q publishes here and %q has stopped: run one agent per node, or give each its own hostDir",
 			ErrTaken, other, name)
 	case err == nil:
 		err = d.take(name)
@@ -145,28 +169,51 @@ func (d *Dir) owner() (other string, ours bool, err error) {
 // take replaces the owner's file by one that is complete and locked already. What is
 // kept open cannot be written to: that would keep the disk from being remounted.
 func (d *Dir) take(name string) error {
-	if err := d.root.Remove(scratchOwner); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := d.sweepOwners(); err != nil {
 		return err
 	}
-	if err := writeFile(d.root, File{Name: scratchOwner, Mode: 0o600, UID: asCreated, GID: asCreated, Data: []byte(name)}); err != nil {
+	scratch := fmt.Sprintf("%s%d", scratchOwner, rand.Uint64())
+	if err := writeFile(d.root, File{Name: scratch, Mode: 0o600, UID: asCreated, GID: asCreated, Data: []byte(name)}); err != nil {
 		return err
 	}
-	f, err := d.root.OpenFile(scratchOwner, readFlags, 0)
+	f, err := d.root.OpenFile(scratch, readFlags, 0)
 	if err != nil {
 		return err
 	}
 	if err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err == nil {
-		err = d.root.Rename(scratchOwner, ownerFile)
+		err = d.root.Rename(scratch, ownerFile)
 	}
 	if errors.Is(err, fs.ErrExist) {
 		err = inTheWay(d.root, ownerFile, err)
 	}
 	if err != nil {
-		return errors.Join(err, f.Close())
+		return errors.Join(err, d.root.Remove(scratch), f.Close())
 	}
 	err = d.disown()
 	d.claim = f
 	return err
+}
+
+// sweepOwners removes what agents have left that were killed while they took the
+// directory.
+func (d *Dir) sweepOwners() error {
+	names, err := list(d.root)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if !strings.HasPrefix(name, scratchOwner) {
+			continue
+		}
+		info, err := d.root.Lstat(name)
+		if err == nil && info.Mode().IsRegular() && time.Since(info.ModTime()) > staleOwner {
+			err = d.root.Remove(name)
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) { // its agent may just have renamed it
+			return err
+		}
+	}
+	return nil
 }
 
 // disown lets another agent take the directory. The caller holds mu.

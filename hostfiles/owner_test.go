@@ -7,7 +7,9 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/chandler-k8s/chandler/hostfiles"
 )
@@ -92,6 +94,54 @@ func TestOwn(t *testing.T) {
 	taken(t, old, "ns/old", "ns/newer")
 	check(t, newer.Close())
 	own(t, old, "ns/old", "")
+}
+
+// TestOwnTogether has agents start at once: the file names the one that owns. One that
+// sees the file change as it reads it says so, and owns nothing yet.
+func TestOwnTogether(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	for range 50 {
+		var agents [4]*hostfiles.Dir
+		var errs [len(agents)]error
+		var group sync.WaitGroup
+		for n := range agents {
+			agents[n] = open(t, dir)
+			group.Go(func() { _, errs[n] = agents[n].Own(fmt.Sprint("ns/", n)) })
+		}
+		group.Wait()
+		written, err := os.ReadFile(filepath.Join(dir, "..owner"))
+		check(t, err)
+		for n, d := range agents {
+			switch name := fmt.Sprint("ns/", n); {
+			case errs[n] != nil && !strings.Contains(errs[n].Error(), "was replaced"):
+				t.Errorf("Own(%s) = %v", name, errs[n])
+			case errs[n] != nil:
+			case name == string(written):
+				own(t, d, name, "")
+			default:
+				taken(t, d, name, string(written))
+			}
+		}
+		for _, d := range agents {
+			check(t, d.Close())
+		}
+	}
+	diff(t, "number of files", 1, len(tree(t, dir)))
+}
+
+// TestOwnSweeps: a claim that a killed agent has left goes, and not one that may be
+// under way.
+func TestOwnSweeps(t *testing.T) {
+	t.Parallel()
+	d := open(t, t.TempDir())
+	for name, age := range map[string]time.Duration{"..owner_tmp": time.Hour, "..owner_tmp1": time.Hour, "..owner_tmp2": 0} {
+		path := filepath.Join(d.Path(), name)
+		check(t, os.WriteFile(path, []byte("x"), 0o600))
+		check(t, os.Chtimes(path, time.Time{}, time.Now().Add(-age)))
+	}
+	own(t, d, "ns/a", "")
+	diff(t, "files", []string{"..owner -rw------- ns/a", "..owner_tmp2 -rw------- x"}, tree(t, d.Path()))
 }
 
 // TestOwnTampered plants what a user with root can plant in the owner's place.

@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"net"
 	"net/http"
+	"net/netip"
 	"slices"
 	"sync"
 
@@ -60,7 +61,7 @@ func (b *bounded) Accept() (net.Conn, error) {
 }
 
 // crowding returns the oldest connection of the source that has most of them: a
-// flood from one address displaces itself.
+// flood from one source displaces itself.
 func crowding(unproven []*connection) *connection {
 	held := map[string]int{}
 	for _, c := range unproven {
@@ -93,7 +94,7 @@ func (b *bounded) forget(c *connection) (known bool) {
 type connection struct {
 	net.Conn
 	listener *bounded
-	source   string // address of the client, without its port
+	source   string // of source
 	closed   sync.Once
 }
 
@@ -139,11 +140,20 @@ func proves(r *http.Request) {
 	}
 }
 
-// source is the host of an address, e.g. "10.0.3.7" of "10.0.3.7:41234".
+// source is whom clients are told apart by: the host of an address, e.g. "10.0.3.7" of
+// "10.0.3.7:41234", and of IPv6 its network, e.g. "2001:db8::/64", since a machine may
+// have all of the addresses in it.
 func source(address string) string {
 	host, _, err := net.SplitHostPort(address)
 	if err != nil {
 		return address
 	}
-	return host
+	ip, err := netip.ParseAddr(host)
+	if err != nil {
+		return host
+	}
+	if ip = ip.Unmap(); ip.Is4() {
+		return ip.String()
+	}
+	return netip.PrefixFrom(ip.WithZone(""), 64).Masked().String()
 }

@@ -36,6 +36,23 @@ func TestCrowding(t *testing.T) {
 	}
 }
 
+func TestSource(t *testing.T) {
+	for address, want := range map[string]string{
+		"10.0.3.7:41234":                 "10.0.3.7",
+		"[::ffff:10.0.3.7]:41234":        "10.0.3.7",
+		"[2001:db8:1:2:3:4:5:6]:41234":   "2001:db8:1:2::/64",
+		"[2001:db8:1:2:ffff::]:41234":    "2001:db8:1:2::/64",
+		"[2001:db8:1:3:3:4:5:6]:41234":   "2001:db8:1:3::/64",
+		"[fe80::1%eth0]:41234":           "fe80::/64",
+		"pipe":                           "pipe",
+		"not-an-address.example.com:443": "not-an-address.example.com",
+	} {
+		if got := source(address); got != want {
+			t.Errorf("%s: got %s, want %s", address, got, want)
+		}
+	}
+}
+
 func indexOf(all []*connection, one *connection) int {
 	for i, c := range all {
 		if c == one {

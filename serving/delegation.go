@@ -32,42 +32,54 @@ const (
 	// more each unknownEvery. A scraper shows one, and a new one now and then.
 	unknownBurst = 10
 	unknownEvery = time.Second
+	// All sources together have at most this many. A flood from more addresses than
+	// that costs the API server no more, and known tokens nothing.
+	allBurst     = 20
+	allPerSecond = 10
 )
 
 // delegation asks the API server who a token belongs to and whether that user may
-// get /metrics. It keeps no queue of its own: a source that shows more unknown
-// tokens than are reviewed is refused, so that another's are reviewed.
+// get /metrics. Nothing waits for its turn: more unknown tokens than may be reviewed,
+// of one source or of all, are refused. Tokens that were admitted lately count for
+// neither, and are few: at most as many as are remembered, each reviewed once at a time.
 type delegation struct {
 	client   kubernetes.Interface
 	listed   func(user) bool       // they need no right to get /metrics
 	answers  *cache.LRUExpireCache // digest of a token → nil or *refusal
 	admitted *cache.LRUExpireCache // digests of tokens that are reviewed again whatever their source
 	reviews  singleflight.Group    // by digest
+	all      *rate.Limiter         // of unknown tokens, whatever their source
 
 	mu      sync.Mutex            // guards what sources holds
-	sources *cache.LRUExpireCache // address → *rate.Limiter
+	sources *cache.LRUExpireCache // source → *rate.Limiter
 }
 
 func newDelegation(client kubernetes.Interface, listed func(user) bool) *delegation {
 	return &delegation{
 		client: client, listed: listed, answers: cache.NewLRUExpireCache(remembered),
 		admitted: cache.NewLRUExpireCache(remembered), sources: cache.NewLRUExpireCache(remembered),
+		all: rate.NewLimiter(allPerSecond, allBurst),
 	}
 }
 
 // admit returns nil if the owner of the token may get /metrics, a *refusal if not,
-// and another error when the API server could not be asked. source is the address
-// that the token came from.
+// and another error when the API server could not be asked. source is where the token
+// came from.
 func (d *delegation) admit(ctx context.Context, source, token string) error {
 	digest := sha256.Sum256([]byte(token))
 	if known, ok := d.answers.Get(digest); ok {
 		refused, _ := known.(error)
 		return refused
 	}
-	if _, lately := d.admitted.Get(digest); !lately && !d.mayAsk(source) {
-		return &refusal{http.StatusTooManyRequests, "too_many_tokens", "too many unknown tokens came from " + source}
+	if _, lately := d.admitted.Get(digest); !lately {
+		if !d.mayAsk(source) {
+			return &refusal{http.StatusTooManyRequests, "too_many_tokens", "too many unknown tokens came from " + source}
+		}
+		if !d.all.Allow() {
+			return &refusal{http.StatusTooManyRequests, "too_many_tokens", "too many unknown tokens came from all clients together"}
+		}
 	}
-	// Whoever asked first may go away before the answer is there.
+	// The first client may go away before the answer is there.
 	reviewed := d.reviews.DoChan(string(digest[:]), func() (any, error) {
 		return nil, d.ask(context.WithoutCancel(ctx), digest, token)
 	})
@@ -79,7 +91,7 @@ func (d *delegation) admit(ctx context.Context, source, token string) error {
 	}
 }
 
-// mayAsk tells whether a source may have one more unknown token reviewed.
+// mayAsk reports whether a source may have one more unknown token reviewed.
 func (d *delegation) mayAsk(source string) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()

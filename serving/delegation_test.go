@@ -103,6 +103,41 @@ func TestReviewsAreBoundedBySource(t *testing.T) {
 	})
 }
 
+// TestReviewsAreBoundedInAll has unknown tokens come from many sources: none waits, and
+// a scraper whose token was good lately notices nothing.
+func TestReviewsAreBoundedInAll(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		api := newReviewer()
+		close(api.answer)
+		d := newDelegation(api, everybody)
+		if err := d.admit(t.Context(), "10.0.0.1", "good"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(rememberYes)
+		before, begun := api.asked.Load(), time.Now()
+		for n := range 50 {
+			_ = d.admit(t.Context(), fmt.Sprint("10.0.1.", n), fmt.Sprint(n))
+		}
+		if got := api.asked.Load() - before; got != 20 {
+			t.Errorf("unknown tokens of 50 sources: got %d reviews, want %d", got, 20)
+		}
+		err := d.admit(t.Context(), "10.0.2.1", "another")
+		if refused, ok := errors.AsType[*refusal](err); !ok || refused.status != http.StatusTooManyRequests {
+			t.Errorf("one more: got %v, want it refused with 429", err)
+		}
+		if err := d.admit(t.Context(), "10.0.0.1", "good"); err != nil {
+			t.Errorf("a token that was good lately: got %v", err)
+		}
+		if waited := time.Since(begun); waited != 0 { // by the clock of the test
+			t.Errorf("they waited for %s", waited)
+		}
+		time.Sleep(time.Second)
+		if err := d.admit(t.Context(), "10.0.2.1", "good, another"); err != nil {
+			t.Errorf("a new token a second later: got %v", err)
+		}
+	})
+}
+
 func TestSeldom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var logs expect.Log

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -68,6 +69,21 @@ func TestOneImage(t *testing.T) {
 		expect.OK(t, err)
 		if !strings.Contains(string(data), want) {
 			t.Errorf("%s: want %q", path, want)
+		}
+	}
+}
+
+// TestReleaseBuildsFromNoOtherImage wants a release to trust no image that those who
+// build with Docker do not.
+func TestReleaseBuildsFromNoOtherImage(t *testing.T) {
+	bases := regexp.MustCompile(`(?m)^FROM (?:--platform=\S+ )?(\S+)`)
+	known, err := os.ReadFile(filepath.Join(root, "deploy", "Dockerfile"))
+	expect.OK(t, err)
+	release, err := os.ReadFile(filepath.Join(root, "deploy", "Dockerfile.release"))
+	expect.OK(t, err)
+	for _, base := range bases.FindAllStringSubmatch(string(release), -1) {
+		if !slices.ContainsFunc(bases.FindAllStringSubmatch(string(known), -1), func(other []string) bool { return other[1] == base[1] }) {
+			t.Errorf("deploy/Dockerfile.release builds from %s, deploy/Dockerfile does not", base[1])
 		}
 	}
 }
