@@ -252,7 +252,7 @@ func TestTwoAgents(t *testing.T) {
 		time.Sleep(grace)
 		older.mustPass(t)
 		newer.mustPass(t)
-		older.wantReady(t, "with both for long", older.Name, newer.Name, path, "one agent on a node")
+		older.wantReady(t, "with both for long", older.Name, newer.Name, path, "one agent per node")
 		newer.wantReady(t, "with both for long")
 		expect.OK(t, older.Live())
 
