@@ -319,7 +319,7 @@ func TestWait(t *testing.T) {
 	o := agent.WaitOptions{HostDir: dir, Sets: []string{"cluster", "aws"}, Log: slog.New(slog.DiscardHandler)}
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	if err := agent.Wait(ctx, o); err == nil || strings.Count(err.Error(), "it is not there") != 2 {
+	if err := agent.Wait(ctx, o); err == nil || strings.Count(err.Error(), "not found: is the agent running") != 2 {
 		t.Errorf("no sets: got %v, want an error that names both", err)
 	}
 	if _, err := os.Stat(dir); !os.IsNotExist(err) {

@@ -190,7 +190,7 @@ func (w watched) complain(dir string, err error) {
 		return
 	}
 	if err.Error() != w.problems[dir] {
-		w.log.Error("directory not read, keeping what was there before", "path", dir, "err", err)
+		w.log.Error("cannot read the directory, treating it as unchanged", "path", dir, "err", err)
 	}
 	w.problems[dir] = err.Error()
 }

@@ -93,7 +93,7 @@ func (o WaitOptions) checkSet(set string) error {
 	files, err := hostfiles.ReadSet(o.HostDir, set)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return errors.New("it is not there; is the agent running on this node, and the directory mounted?")
+		return errors.New("not found: is the agent running on this node, and hostDir mounted here?")
 	case errors.Is(err, fs.ErrPermission):
 		return barred(filepath.Join(o.HostDir, set), err)
 	case err != nil:
@@ -156,7 +156,7 @@ func (r reader) barred(path string, mode fs.FileMode, uid, gid int) string {
 	if mode.IsDir() {
 		need |= class >> 2 // the right to search
 	}
-	const files = "let files.uid, files.gid and files.mode of its entry in the agent's configuration suit this user"
+	const files = "change files (uid, gid, mode) of awsCredentials or scraper in the agent's configuration"
 	switch {
 	case mode&need == need:
 		return facts + "; owner and mode allow it, so SELinux or another policy on the node denies it"

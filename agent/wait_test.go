@@ -50,7 +50,7 @@ func TestWaitForCredentials(t *testing.T) {
 		err              string // a part of it; empty means none
 	}{
 		"there":          {good, "aws", ""},
-		"absent":         {"", "aws", "credentials.ini is not there: the Secret of awsCredentials"},
+		"absent":         {"", "aws", "credentials.ini does not exist: the Secret"},
 		"half of a pair": {"[default]\naws_access_key_id = " + accessKey + "\n", "aws", "aws_secret_access_key is missing"},
 		"no section":     {"\n", "aws", "no [section]"},
 		"of no AWS set":  {good, "cluster", "add --set aws or --set aws-NAME"},
@@ -89,8 +89,8 @@ func TestWaitAsAnotherUser(t *testing.T) {
 			[]string{"mode 0440, user 0 and group 65534", "user 65532 with the groups [65532]", "add 65534 to supplementalGroups"},
 		},
 		"a group that it has":      {0o440, 0, group, []uint32{group}, []string{"<nil>"}},
-		"another user":             {0o400, 0, group, []uint32{group}, []string{"mode 0400", "groups [65532 65534]: let files.uid"}},
-		"its own, without a right": {0o040, user, group, []uint32{group}, []string{"mode 0040, user 65532", ": let files.uid"}},
+		"another user":             {0o400, 0, group, []uint32{group}, []string{"mode 0400", "groups [65532 65534]: change files (uid"}},
+		"its own, without a right": {0o040, user, group, []uint32{group}, []string{"mode 0040, user 65532", ": change files (uid"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := publishAWS(t, hostfiles.File{Mode: tt.mode, UID: tt.uid, GID: tt.gid, Data: []byte(credentialsINI(accessKey, secretKey))})

@@ -79,7 +79,7 @@ func (c AWSCredential) validateSet(path string, i int, before []AWSCredential, p
 		case other.Set() != c.Set(), other.Name == c.Name: // equal names are reported as such
 		case other.Profile == c.Profile:
 			ps.add(fmt.Sprintf("%s[%d].profile", path, i), c.Profile,
-				"is %s[%d].profile too, and both are of set %q: want one section for each Secret", path, j, c.Set())
+				"is also that of %s[%d] in set %q: want a profile of its own for each entry", path, j, c.Set())
 		case other.Files != c.Files:
 			ps.addBare(fmt.Sprintf("%s[%d].files", path, i),
 				"differs from %s[%d].files, and both are of set %q: want the same, as there is one credentials.ini", path, j, c.Set())

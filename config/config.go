@@ -127,7 +127,7 @@ func (c *Config) Notes() []string {
 	var out []string
 	if c.Identity.ClusterID == "" {
 		out = append(out, "identity.clusterID is not set: each node finds the cluster ID by itself. "+
-			"Set it where nodes have different labels or instance tags, of eksctl and Karpenter for example")
+			"Set it if labels or instance tags differ between Nodes, as with eksctl and Karpenter")
 	}
 	if c.Identity.Region == "" && len(c.AWSCredentials) > 0 {
 		out = append(out, "identity.region is not set: each node finds the AWS region by itself. Set it outside of AWS if a Secret with AWS keys is mounted")

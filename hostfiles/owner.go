@@ -121,7 +121,7 @@ func (d *Dir) Own(name string) (from string, err error) {
 	case err == nil && ours:
 		return "", nil
 	case err == nil && other != "" && d.claim != nil:
-		err = fmt.Errorf("%w: %.200q publishes here and %q has stopped: run one agent per node, or give each its own hostDir",
+		err = fmt.Errorf("%w: %.200q publishes here, %q does not: run one agent per node, or give each its own hostDir",
 			ErrTaken, other, name)
 	case err == nil:
 		err = d.take(name)

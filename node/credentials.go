@@ -134,7 +134,7 @@ func checkAWS(files map[string][]byte) error {
 	}
 	for _, name := range slices.Sorted(maps.Keys(profiles)) {
 		if profiles[name].Region == "" {
-			return fmt.Errorf("%s has no region for profile %s: set identity.region, or see the log for the sources that failed", fileConfig, name)
+			return fmt.Errorf("%s has no region for profile %s: set identity.region, or region in the Secret; the agent's log has what each source answered", fileConfig, name)
 		}
 	}
 	return nil
@@ -146,7 +146,7 @@ func MayHoldCredentials(set string) bool { return isAWS(set) }
 // CheckCredentials wants credentials of a set that Check finds right.
 func CheckCredentials(files []hostfiles.File) error {
 	if _, ok := contents(files)[fileCredentials]; !ok {
-		return fmt.Errorf("%s is not there: the Secret of awsCredentials is absent, or refused as the agent's log says", fileCredentials)
+		return fmt.Errorf("%s does not exist: the Secret is missing or invalid, see the agent's log", fileCredentials)
 	}
 	return nil
 }

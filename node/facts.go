@@ -79,5 +79,5 @@ func (n *Node) region(profile string, facts identity.Facts, published string, cr
 	case !credentials && !gap.OfAWS:
 		return "", nil
 	}
-	return published, fmt.Errorf("profile %s: %s needs an AWS region and no source has one: set identity.region (%s)", profile, fileConfig, gap.Why)
+	return published, fmt.Errorf("profile %s: %s needs a region and no source has one: set identity.region, or region in the Secret (%s)", profile, fileConfig, gap.Why)
 }

@@ -104,7 +104,7 @@ func TestRegionInDoubt(t *testing.T) {
 		Credential{Set: "aws", Source: source, Profile: "default", Mode: 0o440, UID: -1, GID: -1})
 	expect.OK(t, n.pass())
 	wantFiles(t, path, map[string]string{"aws/config.ini": "[default]\n", "aws/credentials.ini": section("default", "AKIANEW")})
-	if err := n.Ready(); err == nil || !strings.Contains(err.Error(), "set identity.region (no source has been asked yet)") {
+	if err := n.Ready(); err == nil || !strings.Contains(err.Error(), "region in the Secret (no source has been asked yet)") {
 		t.Errorf("ready: got %v, want that no source has been asked", err)
 	}
 }

@@ -76,7 +76,7 @@ func (n *Node) own() bool {
 	case isNew && taken:
 		n.Log.Error("another agent owns the host directory, publishing stopped", "err", err)
 	case isNew && err != nil:
-		n.Log.Error("host directory not claimed, another agent may publish to it", "err", err)
+		n.Log.Error("cannot claim the host directory, publishing without it", "err", err)
 	case isNew:
 		n.Log.Info("host directory claimed", "path", n.Dir.Path(), "by", n.Name)
 	}
@@ -128,7 +128,7 @@ func (n *Node) cause(set string) string {
 		return err.Error()
 	}
 	if set != setScraper {
-		return "no pass has ended yet"
+		return "the first pass is still running"
 	}
 	if problem := n.Scraper.Problem(); problem != nil {
 		return problem.Error()

@@ -67,7 +67,7 @@ func (g *gate) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	var warning *seldom
 	switch {
 	case !ok:
-		refused = &refusal{http.StatusServiceUnavailable, "unavailable", "cannot tell who you are: the API server could not be asked"}
+		refused = &refusal{http.StatusServiceUnavailable, "unavailable", "cannot authenticate the token: the API server is unavailable"}
 		warning = g.unavailable
 	case refused.status == http.StatusTooManyRequests:
 		w.Header().Set("Retry-After", strconv.Itoa(int(unknownEvery.Seconds())))

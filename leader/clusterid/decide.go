@@ -34,8 +34,8 @@ func (s survey) add(node, id string, known bool) {
 // maxShown bounds the answers that a difference lists.
 const maxShown = 5
 
-// difference describes the answers if nodes would differ, e.g. `payments: 3 nodes, such
-// as a; none: 1 node, such as b`, and is empty if they all say the same. A known ID that
+// difference describes the answers if nodes would differ, e.g. `none: 1 Node(s), e.g. b;
+// payments: 3 Node(s), e.g. a`, and is empty if they all say the same. A known ID that
 // is not in the metadata is taken for the one that is.
 func (s survey) difference() string {
 	named := 0
@@ -67,7 +67,7 @@ func (s survey) String() string {
 			all = append(all, "…")
 			break
 		}
-		all = append(all, fmt.Sprintf("%s: %d nodes, such as %s", name, s[a].nodes, s[a].first))
+		all = append(all, fmt.Sprintf("%s: %d Node(s), e.g. %s", name, s[a].nodes, s[a].first))
 	}
 	return strings.Join(all, "; ")
 }

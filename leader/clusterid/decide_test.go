@@ -15,12 +15,12 @@ func TestDifference(t *testing.T) {
 		"all fall back alike":            {[]node{{"a", "", false}, {"b", "", false}}, ""},
 		"all have it":                    {[]node{{"a", "prod", true}, {"b", "prod", true}}, ""},
 		"hybrid nodes beside those":      {[]node{{"a", "prod", true}, {"b", "", true}}, ""},
-		"some of eksctl, some without":   {[]node{{"c", "prod", true}, {"b", "prod", true}, {"a", "", false}}, "none: 1 nodes, such as a; prod: 2 nodes, such as b"},
-		"hybrid nodes, and some without": {[]node{{"a", "", false}, {"b", "", true}}, "none: 1 nodes, such as a; in the providerID: 1 nodes, such as b"},
-		"two names":                      {[]node{{"a", "blue", true}, {"b", "green", true}}, "blue: 1 nodes, such as a; green: 1 nodes, such as b"},
+		"some of eksctl, some without":   {[]node{{"c", "prod", true}, {"b", "prod", true}, {"a", "", false}}, "none: 1 Node(s), e.g. a; prod: 2 Node(s), e.g. b"},
+		"hybrid nodes, and some without": {[]node{{"a", "", false}, {"b", "", true}}, "none: 1 Node(s), e.g. a; in the providerID: 1 Node(s), e.g. b"},
+		"two names":                      {[]node{{"a", "blue", true}, {"b", "green", true}}, "blue: 1 Node(s), e.g. a; green: 1 Node(s), e.g. b"},
 		"a name for each node": {
 			[]node{{"a", "1", true}, {"b", "2", true}, {"c", "3", true}, {"d", "4", true}, {"e", "5", true}, {"f", "6", true}},
-			"1: 1 nodes, such as a; 2: 1 nodes, such as b; 3: 1 nodes, such as c; 4: 1 nodes, such as d; 5: 1 nodes, such as e; …",
+			"1: 1 Node(s), e.g. a; 2: 1 Node(s), e.g. b; 3: 1 Node(s), e.g. c; 4: 1 Node(s), e.g. d; 5: 1 Node(s), e.g. e; …",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

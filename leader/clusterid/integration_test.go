@@ -58,7 +58,7 @@ func TestAgainstAPIServer(t *testing.T) {
 	}
 	loud := start(false)
 	<-asked
-	difference := "none: 1 nodes, such as " + fixtures.KubeadmNode + "; payments: 1 nodes, such as " + fixtures.EKSNode
+	difference := "none: 1 Node(s), e.g. " + fixtures.KubeadmNode + "; payments: 1 Node(s), e.g. " + fixtures.EKSNode
 	expect.Within(t, patience, func() error {
 		if !strings.Contains(loud.Log.String(), difference) || !strings.Contains(loud.Log.String(), "set identity.clusterID") {
 			return fmt.Errorf("the log does not say %q", difference)

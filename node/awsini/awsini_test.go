@@ -121,7 +121,7 @@ func TestRead(t *testing.T) {
 		"profile: key":        {keys: map[string]string{keyProfile: "[default]\n" + secretKey + "=="}, err: "line 2: unknown setting"},
 		"profile: no section": {keys: map[string]string{keyProfile: "role_arn = x"}, err: "before the first"},
 		"profile: two":        {keys: map[string]string{keyProfile: sts + "\n[b]\n"}, err: "second section"},
-		"profile: twice":      {keys: map[string]string{keyProfile: sts + "\nrole_arn = x"}, err: "stands twice"},
+		"profile: twice":      {keys: map[string]string{keyProfile: sts + "\nrole_arn = x"}, err: "is given twice"},
 		"profile: half":       {keys: map[string]string{keyProfile: "[default]\nrole_arn = " + roleARN}, err: setTokenFile + " is missing"},
 		"profile: bad role":   {keys: map[string]string{keyProfile: "[default]\nrole_arn = admin\nweb_identity_token_file = " + tokenFile}, err: setRole + " has"},
 		"profile: empty":      {keys: map[string]string{keyProfile: "[default]\n"}, err: "neither a key pair nor a role: want " + keyAccess},

@@ -92,7 +92,7 @@ func parseHeader(line string, before []section) (section, error) {
 		return section{}, errors.New("a section is written [name]")
 	}
 	if slices.ContainsFunc(before, func(s section) bool { return s.name == name }) {
-		return section{}, errors.New("a section that stands twice; keep one")
+		return section{}, errors.New("duplicate section; keep one")
 	}
 	return section{name: name, settings: map[string]string{}}, nil
 }
@@ -107,7 +107,7 @@ func parseSetting(values map[string]string, line string) error {
 		return fmt.Errorf("unknown setting; known are %s", strings.Join(allowed, ", ")) // what stands there may be half a secret
 	}
 	if _, again := values[key]; again {
-		return fmt.Errorf("%s stands twice", key)
+		return fmt.Errorf("%s is given twice; keep one", key)
 	}
 	values[key] = strings.TrimSpace(value)
 	return nil

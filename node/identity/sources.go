@@ -251,7 +251,7 @@ func (r *reply) readLabels(node *corev1.Node, provider Provider) {
 	region := node.Labels[corev1.LabelTopologyRegion]
 	switch {
 	case !provider.AWS && region != "":
-		r.why = fmt.Sprintf("%s=%s does not make it one of AWS", corev1.LabelTopologyRegion, region)
+		r.why = fmt.Sprintf("label %s=%s ignored, the providerID is not of AWS", corev1.LabelTopologyRegion, region)
 	case !provider.AWS:
 	default:
 		r.values[Region], r.values[Zone] = regionOf(region), node.Labels[corev1.LabelTopologyZone]
