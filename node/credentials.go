@@ -62,7 +62,7 @@ func (n *Node) awsFiles(group []Credential, facts identity.Facts) ([]hostfiles.F
 			}
 			found = last
 		case found.Region == "":
-			found.Region, err = n.region(c.Profile, facts, last.Region, found != awsini.Credentials{})
+			found.Region, err = n.region(c.Profile, facts, last.Region, !found.Empty())
 			missing = append(missing, err)
 		}
 		profiles = append(profiles, awsini.Profile{Name: c.Profile, Credentials: found})
